@@ -1,0 +1,61 @@
+"""What compression, probing and fine-tuning see of any encoder, whatever trained it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Variables = Mapping[str, Any]
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be found, read, or used as asked."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+    """A patch encoder.
+
+    Attributes:
+        name: Names its folder in a workdir.
+        apply: (variables, patches uint8 `[B, P, P, channels]`) -> codes float32 `[B, C]`. Pure and
+            jittable; the scaling of pixels is inside.
+        variables: Its weights.
+        network: What rebuilds `apply`; JSON values only.
+        inputs: The (patch size in px, µm/px) it was made for, its own first. Empty: any.
+        channels: Of its patches: 3 for tissue, 1 for the synthetic images.
+        code_size: C.
+        turn_invariant: Whether turning a patch leaves its code as it is.
+    """
+
+    name: str
+    apply: Callable[[Variables, jnp.ndarray], jnp.ndarray]
+    variables: Variables
+    network: Mapping[str, Any]
+    inputs: tuple[tuple[int, float], ...]
+    channels: int
+    code_size: int
+    turn_invariant: bool = False
+
+    def sha256(self) -> str:
+        """Fingerprint of network and weights: equal exactly where codes are made alike."""
+        digest = hashlib.sha256(repr(sorted(self.network.items())).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            value = np.asarray(leaf)
+            digest.update(f'{jax.tree_util.keystr(path)} {value.dtype} {value.shape}'.encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+    def check_input(self, patch_size: int) -> None:
+        """Raises EncoderError where patches of this size cannot be encoded."""
+        sizes = [size for size, _ in self.inputs]
+        if sizes and patch_size not in sizes:
+            known = ', '.join(f'{size} px at {mpp:g} µm/px' for size, mpp in self.inputs)
+            raise EncoderError(
+                f'encoder {self.name} takes patches of {known}; '
+                f'got --config.tiling.patch_size={patch_size}'
+            )

@@ -1,0 +1,115 @@
+"""Published Keras encoders (`.h5`) into Flax, without TensorFlow.
+
+The authors' files hold four times [3×3 convolution of stride 2, leaky ReLU, batch norm], flatten,
+dense — or, for mean-RGB, a global average alone. Anything else is refused by name.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nic_jax.encoders.conv import conv_encoder
+from nic_jax.encoders.encoder import Encoder, EncoderError
+from nic_jax.encoders.mean_rgb import mean_rgb
+
+# The patches that the authors made these encoders for (their README): 128 px at 0.5 µm/px.
+PUBLISHED_MPP = 0.5
+
+
+def load_keras(path: str | os.PathLike, *, name: str | None = None) -> Encoder:
+    """Reads an encoder from a Keras file.
+
+    Args:
+        path: The `.h5` file.
+        name: The encoder's name; the file's stem by default.
+
+    Raises:
+        EncoderError: The file is not a Keras encoder of the published kinds.
+    """
+    path = pathlib.Path(path)
+    name = name or path.stem
+    try:
+        with h5py.File(path, 'r') as file:
+            layers = _flatten_layers(json.loads(file.attrs['model_config'])['config'])
+            return _build(file['model_weights'], layers, name)
+    except (OSError, KeyError, json.JSONDecodeError, EncoderError) as error:
+        raise EncoderError(
+            f'{path} is not a published Keras encoder (a .h5 with model_config, strided '
+            f'convolutions and one dense layer): {error}'
+        ) from error
+
+
+def _flatten_layers(config: Any) -> list[dict[str, Any]]:
+    """Layers in order, those of nested models in their place."""
+    found = []
+    for layer in config['layers'] if isinstance(config, dict) else config:
+        if layer['class_name'] in ('Sequential', 'Model', 'Functional'):
+            found += _flatten_layers(layer['config'])
+        elif layer['class_name'] not in ('InputLayer', 'Flatten', 'Dropout'):
+            found.append(layer)
+    return found
+
+
+def _build(weights: h5py.Group, layers: list[dict[str, Any]], name: str) -> Encoder:
+    kinds = [layer['class_name'] for layer in layers]
+    if kinds == ['GlobalAveragePooling2D']:
+        return mean_rgb()
+    depth = (len(kinds) - 1) // 3
+    if kinds != ['Conv2D', 'LeakyReLU', 'BatchNormalization'] * depth + ['Dense'] or not depth:
+        raise EncoderError(f'its layers are {", ".join(kinds)}')
+
+    params, stats = {}, {}
+    for index in range(depth):
+        conv, activation, norm = (layer['config'] for layer in layers[3 * index : 3 * index + 3])
+        _check_conv(conv)
+        params[f'conv_{index}'] = _arrays(weights, conv['name'], kernel='kernel', bias='bias')
+        params[f'norm_{index}'] = _arrays(weights, norm['name'], scale='gamma', bias='beta')
+        stats[f'norm_{index}'] = _arrays(
+            weights, norm['name'], mean='moving_mean', var='moving_variance'
+        )
+    params['code'] = _arrays(weights, layers[-1]['config']['name'], kernel='kernel', bias='bias')
+
+    network = {
+        'kind': 'conv',
+        'widths': [params[f'conv_{index}']['kernel'].shape[3] for index in range(depth)],
+        'code_size': params['code']['kernel'].shape[1],
+        'dense': 0,
+        'padding': 'VALID',
+        'norm_after': True,
+        'slope': round(activation['alpha'], 6),
+        'epsilon': norm['epsilon'],
+        'input_size': 64,
+        'averaged': True,
+        'channels': params['conv_0']['kernel'].shape[2],
+    }
+    variables = {'params': params, 'batch_stats': stats}
+    return conv_encoder(name, network, variables, mpp=PUBLISHED_MPP)
+
+
+def _check_conv(config: Mapping[str, Any]) -> None:
+    expected = {'kernel_size': [3, 3], 'strides': [2, 2], 'padding': 'valid', 'use_bias': True}
+    for key, value in expected.items():
+        if config[key] != value:
+            raise EncoderError(f'{config["name"]} has {key} {config[key]}, expected {value}')
+
+
+def _arrays(weights: h5py.Group, layer: str, **names: str) -> dict[str, np.ndarray]:
+    """The named arrays of a layer, wherever nested models have put them."""
+    found: dict[str, np.ndarray] = {}
+
+    def visit(path: str, item: h5py.Dataset | h5py.Group) -> None:
+        parts = path.split('/')
+        if isinstance(item, h5py.Dataset) and layer in parts[:-1]:
+            for ours, theirs in names.items():
+                if parts[-1].split(':')[0] == theirs:
+                    found[ours] = item[()]
+
+    weights.visititems(visit)
+    if missing := names.keys() - found.keys():
+        raise EncoderError(f'layer {layer} lacks {", ".join(names[key] for key in missing)}')
+    return found

@@ -1,0 +1,57 @@
+"""How a compressed slide lies on disk: arrays, chunks, attributes, and the mark of completeness.
+
+A grid is a zarr v3 group that zarr-python and xarray open alone:
+
+- `codes` float16 `[version, y, x, feature]`, NaN where nothing was encoded;
+- `tissue` float16 `[y, x]`, the share of tissue in each patch;
+- attributes that tell where every cell lies and what made it.
+
+The group's `zarr.json` is written once the arrays exist, with `complete` false, and once more, with
+`complete` true, when the last shard is on disk. Each write of it is atomic.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA_VERSION = 1
+CHUNK_CELLS = 32
+SHARD_CELLS = 64
+
+# Attributes that do not tell apart the settings of two grids.
+_NOT_SETTINGS = frozenset({'complete', 'created_with'})
+
+
+class GridError(ValueError):
+    """A grid that cannot be read, is incomplete, or was made with other settings."""
+
+
+def read_attributes(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the group's attributes, or None where no group has been written yet."""
+    try:
+        metadata = json.loads((path / 'zarr.json').read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise GridError(f'{path}: its zarr.json cannot be read ({error}); delete it') from error
+    return metadata.get('attributes', {})
+
+
+def write_attributes(path: pathlib.Path, attributes: Mapping[str, Any]) -> None:
+    """Writes the group's metadata so that a reader sees the old or the new, never half of it."""
+    metadata = {'zarr_format': 3, 'node_type': 'group', 'attributes': dict(attributes)}
+    partial = path / 'zarr.json.partial'
+    partial.write_text(json.dumps(metadata, indent=1, ensure_ascii=False))
+    os.replace(partial, path / 'zarr.json')
+
+
+def differing_settings(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Returns 'key: stored, asked' for every setting in which two sets of attributes differ."""
+    asked = json.loads(json.dumps(asked))  # tuples become lists, as they are when read back
+    return [
+        f'{key}: stored {stored.get(key)!r}, asked {asked.get(key)!r}'
+        for key in sorted((stored.keys() | asked.keys()) - _NOT_SETTINGS)
+        if stored.get(key) != asked.get(key)
+    ]

@@ -1,0 +1,223 @@
+"""The synthetic images of the TPAMI paper: thousands of digits, and two rectangles that sort them.
+
+The image's label is the digit that fills the tilted rectangle; the upright rectangle is filled with
+another digit, so that neither a digit nor a rectangle alone tells the label.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+
+import numpy as np
+
+from nic_jax.synthetic.digits import DigitSet
+
+
+@dataclasses.dataclass(frozen=True)
+class RectangleStudy:
+    """The settings of a set of images; the defaults are the paper's.
+
+    Attributes:
+        size: side of the image in px, a multiple of `cell`.
+        cell: side of a cell in px; a cell gets one digit at most.
+        fill: digits per pixel of the image. .002 gives 25,920 digits, 16.2 % of the cells.
+        jitter: a digit is moved by up to this many px on each axis.
+        lesion_min: shortest long side of the rectangles in px (the short side is half of it).
+        lesion_max: longest long side in px, at most half of `size`.
+        classes: number of digits in use.
+    """
+
+    size: int = 3600
+    cell: int = 9
+    fill: float = 0.002
+    jitter: int = 4
+    lesion_min: int = 36
+    lesion_max: int = 1800
+    classes: int = 10
+
+    def __post_init__(self):
+        if self.size % self.cell:
+            raise ValueError(f'{self.size=} must be a multiple of {self.cell=}')
+        if not 0 < self.digits <= self.cells**2:
+            raise ValueError(f'{self.fill=} means {self.digits} digits in {self.cells**2} cells')
+        if not 0 < self.lesion_min <= self.lesion_max <= self.size // 2:
+            raise ValueError(
+                f'{self.lesion_min=} and {self.lesion_max=} must be between 1 and half of {self.size=}'
+            )
+        if self.classes < 3:
+            raise ValueError(f'{self.classes=} must be at least 3')
+
+    @property
+    def cells(self) -> int:
+        """Cells along one side of the image."""
+        return self.size // self.cell
+
+    @property
+    def digits(self) -> int:
+        """Digits in one image."""
+        return round(self.fill * self.size**2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RectangleImage:
+    """One image.
+
+    Attributes:
+        pixels: uint8 of 0 and 1, [size, size].
+        mask: bool, [cells, cells]; cells whose centre lies in the tilted rectangle.
+        other_mask: the same for the upright one.
+        classes: int8, [cells, cells]; the digit put into each cell, -1 where there is none.
+        label: the tilted rectangle's digit.
+        other_label: the upright one's.
+        lesion: long side of both rectangles in px.
+        lesion_share: `lesion` over the image's side.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    other_mask: np.ndarray
+    classes: np.ndarray
+    label: int
+    other_label: int
+    lesion: int
+    lesion_share: float
+
+
+def draw(
+    study: RectangleStudy, digits: DigitSet, *, seed: int, index: int, label: int | None = None
+) -> RectangleImage:
+    """The image `index` of the set `seed`: a pure function of its arguments.
+
+    The layout depends on (seed, index) alone, whatever digits fill it. Training and test images
+    therefore want different seeds or indices, as well as different digits.
+
+    Args:
+        study: the settings.
+        digits: what the image is made of.
+        seed: of the set, not negative.
+        index: of the image, not negative.
+        label: the tilted rectangle's digit; drawn at random where None.
+
+    Raises:
+        ValueError: a label that is none of the study's classes, or a class without digits.
+    """
+    if label is not None and not 0 <= label < study.classes:
+        raise ValueError(f'{label=} must be one of the {study.classes} classes')
+    rng = np.random.default_rng((seed, index))
+    drawn_label, step = rng.integers((0, 1), (study.classes, study.classes - 1))
+    label = int(drawn_label if label is None else label)
+    other_label = int(label + step) % study.classes  # (label + 1..8) mod 10
+    lesion = int(rng.integers(study.lesion_min, study.lesion_max, endpoint=True))
+    mask, other_mask = _layout(study, lesion, rng)
+
+    taken = rng.choice(study.cells**2, study.digits, replace=False, shuffle=False)
+    chosen = rng.integers(study.classes, size=study.digits, dtype=np.int8)
+    chosen[mask.ravel()[taken]] = label
+    chosen[other_mask.ravel()[taken]] = other_label
+    classes = np.full(study.cells**2, -1, np.int8)
+    classes[taken] = chosen
+    return RectangleImage(
+        pixels=_paint(study, digits, taken, digits.pick(chosen, rng), rng),
+        mask=mask,
+        other_mask=other_mask,
+        classes=classes.reshape(study.cells, study.cells),
+        label=label,
+        other_label=other_label,
+        lesion=lesion,
+        lesion_share=lesion / study.size,
+    )
+
+
+def generate(
+    study: RectangleStudy,
+    digits: DigitSet,
+    *,
+    seed: int,
+    indices: Iterable[int],
+    workers: int = 1,
+) -> Iterator[RectangleImage]:
+    """The images of `indices`, in that order, drawn by `workers` threads a few images ahead.
+
+    Threads serve, since numpy lets go of the interpreter while it draws and paints.
+    """
+    with futures.ThreadPoolExecutor(workers) as pool:
+        ahead = collections.deque()
+        for index in indices:
+            ahead.append(pool.submit(draw, study, digits, seed=seed, index=index))
+            if len(ahead) > workers + 1:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def cells(pixels: np.ndarray, cell: int) -> np.ndarray:
+    """The cells of an image, without a copy: [size, size] -> [rows, columns, cell, cell]."""
+    rows, columns = pixels.shape[0] // cell, pixels.shape[1] // cell
+    return pixels.reshape(rows, cell, columns, cell).swapaxes(1, 2)
+
+
+def _layout(
+    study: RectangleStudy, lesion: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the tilted and of the upright rectangle, bool [cells, cells].
+
+    Drawn with the tilted rectangle on the left at 45 degrees and the upright one on the right, its
+    long side vertical; one of the square's eight symmetries then turns both, which gives every half
+    and both tilts. Both rectangles lie wholly inside the image and never overlap. Each lies in its
+    own half; only a tilted one longer than 47 % of the image (1697 of 3600 px), whose bounding box
+    is wider than a half, reaches over the middle (by 109 px at most), and the upright one then keeps
+    off that box.
+    """
+    size, long, short = study.size, lesion / 2, lesion / 4  # half sides of the rectangles
+    box = (long + short) / math.sqrt(2)  # half side of the tilted one's bounding box
+    tilted_x = rng.uniform(box, max(box, size / 2 - box))
+    tilted_y, upright_y = rng.uniform((box, long), (size - box, size - long))
+    upright_x = rng.uniform(max(size / 2, tilted_x + box) + short, size - short)
+
+    centres = (np.arange(study.cells) + 0.5) * study.cell
+    x, y = centres[None, :], centres[:, None]
+    along = (x - tilted_x + y - tilted_y) / math.sqrt(2)
+    across = (x - tilted_x - y + tilted_y) / math.sqrt(2)
+    tilted = (np.abs(along) <= long) & (np.abs(across) <= short)
+    upright = (np.abs(x - upright_x) <= short) & (np.abs(y - upright_y) <= long)
+
+    turns, mirrored = rng.integers(4), rng.integers(2)
+    masks = np.stack([tilted, upright])
+    masks = np.rot90(masks[:, :, ::-1] if mirrored else masks, turns, axes=(1, 2))
+    return np.ascontiguousarray(masks[0]), np.ascontiguousarray(masks[1])
+
+
+def _paint(
+    study: RectangleStudy,
+    digits: DigitSet,
+    taken: np.ndarray,
+    chosen: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Pixels uint8 [size, size] with the digits `chosen` [n] in the cells `taken` [n]."""
+    # A frame as wide as a digit can stick out takes what the image's border clips.
+    frame = study.jitter + max(digits.images.shape[1:])
+    side = study.size + 2 * frame
+    canvas = np.zeros((side, side), np.uint8)
+    shift = rng.integers(-study.jitter, study.jitter, (2, len(taken)), endpoint=True)
+    top, left = np.stack(np.divmod(taken, study.cells)) * study.cell + frame + shift
+    white = _white_pixels(digits, side)[chosen]  # [n, K]
+    canvas.ravel()[(top * side + left)[:, None] + white] = 1
+    return canvas[frame:-frame, frame:-frame].copy()
+
+
+@functools.lru_cache(maxsize=4)
+def _white_pixels(digits: DigitSet, side: int) -> np.ndarray:
+    """Where each digit is white, as offsets in an image of that side; int32 [N, K].
+
+    K is the largest number of white pixels; a digit with fewer repeats its first.
+    """
+    flat = digits.images.reshape(len(digits.images), -1)
+    counts = flat.sum(axis=1, dtype=np.int64)
+    order = np.argsort(1 - flat, axis=1, kind='stable')[:, : counts.max()]
+    order = np.where(np.arange(order.shape[1]) < counts[:, None], order, order[:, :1])
+    rows, columns = np.divmod(order, digits.images.shape[2])
+    return (rows * side + columns).astype(np.int32)
