@@ -55,3 +55,11 @@ def differing_settings(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> l
         for key in sorted((stored.keys() | asked.keys()) - _NOT_SETTINGS)
         if stored.get(key) != asked.get(key)
     ]
+
+
+def other_settings(path: pathlib.Path, differences: list[str]) -> str:
+    """The message for a grid that was made with other settings."""
+    return (
+        f'{path} was made with other settings ({"; ".join(differences)}); '
+        'use another --workdir, or --overwrite to replace it'
+    )

@@ -28,6 +28,16 @@ class GridWriter:
     codes: ts.TensorStore
     missing: tuple[tuple[int, int], ...]
 
+    @property
+    def versions(self) -> int:
+        """How many versions are stored."""
+        return self.codes.shape[0]
+
+    @property
+    def code_size(self) -> int:
+        """C."""
+        return self.codes.shape[3]
+
     def write(self, shard: tuple[int, int], codes: np.ndarray) -> ts.Future:
         """Starts writing one shard.
 
@@ -76,10 +86,7 @@ def open_writer(
     if stored is not None:
         differences = schema.differing_settings(stored, attributes)
         if differences and not overwrite:
-            raise schema.GridError(
-                f'{path} was made with other settings ({"; ".join(differences)}); '
-                'use another --workdir, or --overwrite to replace it'
-            )
+            raise schema.GridError(schema.other_settings(path, differences))
         if not differences and stored.get('complete'):
             return None
     if stored is None or differences:

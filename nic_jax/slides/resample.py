@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 
 Number = int | float | Fraction
+CHUNK = 16  # output rows at a time: what is transposed stays in the processor's cache
 
 
 def area_overlaps(start: Number, step: Number, count: int, length: int) -> scipy.sparse.csr_array:
@@ -85,8 +86,8 @@ def area_resample(
     along_x = area_overlaps(start_x, step_x, columns, width)
     # Dividing at the end keeps whole steps exact in float32, ties of rounding included.
     image = weighted_sums(pixels, along_y, along_x)
-    image *= _reciprocal(along_y.sum(axis=1)).astype(np.float32)[:, None, None]
-    image *= _reciprocal(along_x.sum(axis=1)).astype(np.float32)[:, None]
+    areas = np.outer(along_y.sum(axis=1), along_x.sum(axis=1))
+    image *= _reciprocal(areas).astype(np.float32)[..., None]
     return to_uint8(image)
 
 
@@ -103,18 +104,26 @@ def weighted_sums(
     Returns:
         float32 [rows, columns, C].
     """
-    height, width, channels = pixels.shape
+    _, width, channels = pixels.shape
     rows, columns = along_y.shape[0], along_x.shape[0]
-    lines = np.ascontiguousarray(pixels, np.float32).reshape(height, width * channels)
-    lines = (along_y.astype(np.float32) @ lines).reshape(rows, width, channels)
-    lines = np.ascontiguousarray(lines.swapaxes(0, 1)).reshape(width, rows * channels)
-    image = (along_x.astype(np.float32) @ lines).reshape(columns, rows, channels)
-    return np.ascontiguousarray(image.swapaxes(0, 1))  # [rows, columns, C]
+    along_y, along_x = along_y.astype(np.float32), along_x.astype(np.float32)
+    image = np.zeros((rows, columns, channels), np.float32)
+    for top in range(0, rows, CHUNK):
+        chunk = along_y[top : top + CHUNK]  # [r, h]
+        if chunk.nnz == 0:
+            continue
+        first, last = chunk.indices.min(), chunk.indices.max() + 1
+        lines = pixels[first:last].astype(np.float32).reshape(last - first, width * channels)
+        lines = (chunk[:, first:last] @ lines).reshape(-1, width, channels)  # [r, w, C]
+        lines = lines.swapaxes(0, 1).reshape(width, -1)  # [w, r*C]
+        lines = (along_x @ lines).reshape(columns, -1, channels)  # [columns, r, C]
+        image[top : top + CHUNK] = lines.swapaxes(0, 1)
+    return image
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Rounds (half to even) and clips an image of floats to uint8 of the same shape."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    """Rounds (half to even) an image of means of uint8 values, in place, and converts it."""
+    return np.rint(image, out=image).astype(np.uint8)
 
 
 def _reciprocal(sums: np.ndarray) -> np.ndarray:

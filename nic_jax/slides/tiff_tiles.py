@@ -26,7 +26,9 @@ JPEG = 7
 JPEG_2000 = (33003, 33005, 34712)
 LOSSLESS = (1, 5, 8, 32946)  # none, LZW, deflate twice
 RGB, YCBCR = 2, 6
-END_MARKER = b'\xff\xd9'  # of JPEG and of JPEG 2000; cannot occur within either's entropy-coded data
+END_MARKER = (
+    b'\xff\xd9'  # of JPEG and of JPEG 2000; cannot occur within either's entropy-coded data
+)
 LARGEST_COMPARISON = 16 << 20  # px that OpenSlide may be asked for to compare one tile
 
 
@@ -43,6 +45,7 @@ class TiffTiles:
     def __init__(
         self,
         path: str | os.PathLike,
+        slide: openslide.OpenSlide,
         *,
         background: Sequence[int] = (255, 255, 255),
         cache: TileCache | None = None,
@@ -50,7 +53,8 @@ class TiffTiles:
         """Looks at the file's pages; decodes nothing yet.
 
         Args:
-            path: a file that OpenSlide opens.
+            path: the slide's file.
+            slide: the same file opened by OpenSlide, for the sizes of its levels.
             background: the colour of tiles that are not stored.
             cache: where to keep decoded tiles; by default 256 MiB for this slide.
         """
@@ -59,7 +63,7 @@ class TiffTiles:
         self._cache = cache if cache is not None else TileCache()
         self._lock = threading.Lock()
         self._agrees: dict[int, bool] = {}
-        self._pages = _pages_of_levels(path)
+        self._pages = _pages_of_levels(path, slide)
         if self._pages:
             self._descriptor = os.open(path, os.O_RDONLY)
             # The descriptor is closed with the object, even if nobody calls close().
@@ -111,9 +115,7 @@ class TiffTiles:
             return self._background
         pixels = self._cache.get((level, tile), lambda: self._decode(level, tile))
         if rows.stop > pixels.shape[0] or columns.stop > pixels.shape[1]:
-            raise TileError(
-                f'tile {tile} holds {pixels.shape[1]}x{pixels.shape[0]} px, fewer than its page says'
-            )
+            raise TileError(f'tile {tile} holds only {pixels.shape[1]}x{pixels.shape[0]} px')
         return pixels[rows, columns]
 
     def _decode(self, level: int, tile: int) -> np.ndarray:
@@ -187,26 +189,22 @@ class _Page:
     decode: Callable
 
 
-def _pages_of_levels(path: str | os.PathLike) -> dict[int, _Page]:
+def _pages_of_levels(path: str | os.PathLike, slide: openslide.OpenSlide) -> dict[int, _Page]:
     """The levels of a slide that are ordinary tiled TIFF pages, by their index."""
-    if not hasattr(os, 'pread'):
-        return {}
-    with openslide.OpenSlide(path) as slide:
-        vendor = slide.properties.get(openslide.PROPERTY_NAME_VENDOR)
-        sizes = slide.level_dimensions
-    if vendor not in VENDORS:
+    vendor = slide.properties.get(openslide.PROPERTY_NAME_VENDOR)
+    if vendor not in VENDORS or not hasattr(os, 'pread'):
         return {}
     try:
         with tifffile.TiffFile(pathlib.Path(path)) as tiff:
             tiled = [page for page in _all_pages(tiff) if page.is_tiled]
-            matches = _match(sizes, tiled, vendor)
+            matches = _match(slide.level_dimensions, tiled, vendor)
             return {
                 level: _page(page)
                 for level, page in matches.items()
                 if _is_ordinary(page) and not (vendor == 'aperio' and 0 in page.databytecounts)
             }
-    except (tifffile.TiffFileError, ValueError, KeyError, IndexError, OSError):
-        return {}  # OpenSlide opens it and tifffile does not: OpenSlide reads it
+    except Exception:  # whatever tifffile stumbles over, OpenSlide has opened: it reads the slide
+        return {}
 
 
 def _all_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:

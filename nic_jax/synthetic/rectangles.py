@@ -45,7 +45,7 @@ class RectangleStudy:
             raise ValueError(f'{self.fill=} means {self.digits} digits in {self.cells**2} cells')
         if not 0 < self.lesion_min <= self.lesion_max <= self.size // 2:
             raise ValueError(
-                f'{self.lesion_min=} and {self.lesion_max=} must be between 1 and half of {self.size=}'
+                f'{self.lesion_min=} and {self.lesion_max=} must be from 1 to half of {self.size=}'
             )
         if self.classes < 3:
             raise ValueError(f'{self.classes=} must be at least 3')
@@ -168,7 +168,7 @@ def _layout(
     long side vertical; one of the square's eight symmetries then turns both, which gives every half
     and both tilts. Both rectangles lie wholly inside the image and never overlap. Each lies in its
     own half; only a tilted one longer than 47 % of the image (1697 of 3600 px), whose bounding box
-    is wider than a half, reaches over the middle (by 109 px at most), and the upright one then keeps
+    is wider than a half, reaches over the middle (by 109 px at most); the upright one then keeps
     off that box.
     """
     size, long, short = study.size, lesion / 2, lesion / 4  # half sides of the rectangles
@@ -186,7 +186,7 @@ def _layout(
 
     turns, mirrored = rng.integers(4), rng.integers(2)
     masks = np.stack([tilted, upright])
-    masks = np.rot90(masks[:, :, ::-1] if mirrored else masks, turns, axes=(1, 2))
+    masks = np.rot90(masks, turns, axes=(1, 2))
     return np.ascontiguousarray(masks[0]), np.ascontiguousarray(masks[1])
 
 

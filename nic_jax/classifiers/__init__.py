@@ -1,0 +1,1 @@
+"""Networks on grids of codes: crops, batches, training, prediction."""

@@ -1,0 +1,223 @@
+"""What a training is told and what it gives: settings, weights, and their folder."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nic_jax import checkpoints
+from nic_jax.networks.grid_cnn import GridCNN, fit_strides, size_chain
+from nic_jax.workdir import write_atomically
+
+TASKS = ('classification', 'regression')
+SCHEDULES = ('plateau', 'cosine')
+RECORD = 'classifier.json'
+WEIGHTS = 'weights'
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How a network on grids is built and trained; the defaults are the paper's where it says.
+
+    Attributes:
+        crop: R, cells along the side of a crop.
+        widths: Filters of each layer; those beyond the number of strides are left out.
+        strides: Of each layer; None for those that fit the crop (`grid_cnn.fit_strides`).
+        dense: Units before the outputs.
+        dropout: Share of feature maps dropped after each layer.
+        padding: 'VALID' or 'SAME'.
+        input_width: Features of a 1×1 projection of the codes, or 0 for none.
+        pooling: 'flatten' or 'attention'.
+        momentum: Of batch norm; 0.9 where an epoch has few steps.
+        batch: B, divisible by the number of devices.
+        steps_per_epoch: None for one pass over the training examples.
+        epochs: At most.
+        learning_rate: The first one, of Adam.
+        schedule: 'plateau': a tenth whenever the validation loss has not improved for `patience`
+            epochs, stopping below `min_learning_rate`. 'cosine': down to `min_learning_rate` over
+            all steps.
+        patience: Epochs; the paper does not say it.
+        min_learning_rate: Where the schedule ends.
+        l2: Times the sum of squares of convolution and dense kernels, added to the loss.
+        weight_decay: Decoupled from the gradient (AdamW), on the same kernels.
+        versions: Of the grids, drawn from in training.
+        valid_crops: Crops of each slide, version 0, in the validation after each epoch.
+        test_crops: T, crops of each slide in prediction.
+        checkpoint_every: Epochs between checkpoints.
+    """
+
+    crop: int = 400
+    widths: tuple[int, ...] = (128,) * 8
+    strides: tuple[int, ...] | None = None
+    dense: int = 128
+    dropout: float = 0.2
+    padding: str = 'VALID'
+    input_width: int = 0
+    pooling: str = 'flatten'
+    momentum: float = 0.99
+    batch: int = 16
+    steps_per_epoch: int | None = None
+    epochs: int = 200
+    learning_rate: float = 1e-2
+    schedule: str = 'plateau'
+    patience: int = 10
+    min_learning_rate: float = 1e-5
+    l2: float = 1e-5
+    weight_decay: float = 0.0
+    versions: tuple[int, ...] = tuple(range(8))
+    valid_crops: int = 1
+    test_crops: int = 10
+    checkpoint_every: int = 1
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f'schedule={self.schedule!r} must be one of {SCHEDULES}')
+        for name in ('batch', 'epochs', 'patience', 'valid_crops', 'test_crops'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name}={getattr(self, name)} must be at least 1')
+        if not self.versions or not set(self.versions) <= set(range(8)):
+            raise ValueError(f'versions={self.versions} must be some of 0 … 7')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network on grids.
+
+    Attributes:
+        settings: It was built and trained with.
+        task: 'classification' or 'regression'.
+        classes: K; 1 for regression.
+        code_size: C of the grids it takes.
+        seed: Of its weights, batches and dropout.
+        offset: The training targets' mean, added to what a regression gives; else 0.
+        scale: Their standard deviation, multiplied before that; else 1.
+        variables: The weights of the best validation loss, as NumPy arrays.
+        best_epoch: The one they are from.
+        history: A record for each epoch.
+        identity: What the caller wants told apart: encoder, label, fold, and so on.
+    """
+
+    settings: TrainSettings
+    task: str
+    classes: int
+    code_size: int
+    seed: int
+    offset: float
+    scale: float
+    variables: Any
+    best_epoch: int
+    history: list[dict[str, float]]
+    identity: Mapping[str, Any]
+
+    @property
+    def network(self) -> GridCNN:
+        """The Flax module that `variables` belong to."""
+        return build_network(self.settings, outputs=self.classes)
+
+
+def build_network(settings: TrainSettings, *, outputs: int) -> GridCNN:
+    """Builds the network that fits the crop.
+
+    Raises:
+        ValueError: no layer fits it, or the given strides do not.
+    """
+    strides = settings.strides or fit_strides(settings.crop, padding=settings.padding)
+    size_chain(settings.crop, strides, padding=settings.padding)
+    return GridCNN(
+        outputs=outputs,
+        widths=tuple(settings.widths[: len(strides)]),
+        strides=tuple(strides),
+        dense=settings.dense,
+        dropout=settings.dropout,
+        padding=settings.padding,
+        input_width=settings.input_width,
+        pooling=settings.pooling,
+        momentum=settings.momentum,
+    )
+
+
+def initial_variables(network: GridCNN, key: jax.Array, *, crop: int, code_size: int) -> Any:
+    """Returns new weights and batch statistics."""
+    return network.init(key, jnp.zeros((1, crop, crop, code_size), jnp.float32))
+
+
+def save_trained(folder: pathlib.Path, trained: Trained, record: Mapping[str, Any]) -> None:
+    """Writes weights, then the record that marks the folder as finished."""
+    checkpoints.save(folder / WEIGHTS, trained.variables)
+    result = {
+        'offset': trained.offset,
+        'scale': trained.scale,
+        'best_epoch': trained.best_epoch,
+        'history': trained.history,
+    }
+    write_atomically(folder / RECORD, json.dumps({**record, 'result': result}, indent=1))
+
+
+def load_trained(folder: pathlib.Path) -> Trained:
+    """Reads a finished training.
+
+    Raises:
+        ValueError: it is not finished, or its files do not belong together.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise ValueError(f'{folder} holds no finished classifier ({RECORD} is absent): train it')
+    record = json.loads(path.read_text(encoding='utf-8'))
+    settings = TrainSettings(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record['settings'].items()
+        }
+    )
+    network = build_network(settings, outputs=record['classes'])
+    like = jax.eval_shape(
+        lambda: initial_variables(
+            network, jax.random.key(0), crop=settings.crop, code_size=record['code_size']
+        )
+    )
+    return Trained(
+        settings=settings,
+        task=record['task'],
+        classes=record['classes'],
+        code_size=record['code_size'],
+        seed=record['seed'],
+        variables=checkpoints.restore(folder / WEIGHTS, like),
+        identity=record['identity'],
+        **record['result'],
+    )
+
+
+def check_same(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """Refuses a folder that was made with another record.
+
+    Raises:
+        ValueError: naming the keys that differ.
+    """
+    stored = _flatten(json.loads(path.read_text(encoding='utf-8')))
+    stored = {name: value for name, value in stored.items() if not name.startswith('result.')}
+    wanted = _flatten(json.loads(json.dumps(record)))
+    differing = [
+        f'{name} (there {stored.get(name)!r}, now {wanted.get(name)!r})'
+        for name in sorted(stored | wanted)
+        if stored.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f'{path.parent} was made with other settings: {", ".join(differing)}; '
+            'use another folder, or remove it (--overwrite)'
+        )
+
+
+def _flatten(record: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}."""
+    flat = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f'{prefix}{name}.'))
+        else:
+            flat[prefix + name] = value
+    return flat

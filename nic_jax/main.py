@@ -1,0 +1,68 @@
+"""Neural image compression: one command, its stages and experiments.
+
+python -m nic_jax.main --config=experiments/NAME.py[:VARIANT] --workdir=DIR
+    [--stages=a,b] [--config.KEY=VALUE …] [--overwrite] [--dry_run]
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from nic_jax import config as defaults
+from nic_jax import workdir as workdir_
+from nic_jax.command_line import parse
+from nic_jax.stages import STAGES, dry_run
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: FILE.py[:VARIANT].')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is written.')
+_STAGES = flags.DEFINE_list('stages', None, f'Run only these of {", ".join(STAGES)}.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace what other settings have made.')
+_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done, and do nothing.')
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the stages that the flags ask for; the exit status is 1 if a slide failed."""
+    del arguments
+    logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    with config.unlocked():
+        if _STAGES.value is not None:
+            config.stages = tuple(_STAGES.value)
+    try:
+        defaults.check(config, tuple(STAGES))
+        workdir = pathlib.Path(_WORKDIR.value)
+        jax.config.update('jax_default_matmul_precision', config.precision)
+        cache = pathlib.Path.home() / '.cache' / 'nic_jax'
+        jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_CACHE', str(cache)))
+        if _DRY_RUN.value:
+            dry_run(config)
+            return 0
+        workdir.mkdir(parents=True, exist_ok=True)
+        workdir_.write_atomically(
+            workdir / 'config.json', json.dumps(config.to_dict(), indent=1, default=list)
+        )
+        # Every stage is run; those after a failed slide do what they can with the others.
+        succeeded = [
+            STAGES[name](config, workdir, overwrite=_OVERWRITE.value)
+            for name in STAGES
+            if name in config.stages
+        ]
+        return 0 if all(succeeded) else 1
+    except (ValueError, OSError, FloatingPointError) as error:
+        logging.debug('stopped', exc_info=True)
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+
+
+def run() -> None:
+    """The console's entry point."""
+    app.run(main, flags_parser=parse)
+
+
+if __name__ == '__main__':
+    run()

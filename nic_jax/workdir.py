@@ -1,0 +1,93 @@
+"""The files of a workdir that all stages share: settings, metrics, failures, locks, fingerprints."""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_MIB = 1 << 20
+_FAILURE_COLUMNS = ('slide_id', 'path', 'stage', 'reason')
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, path)
+
+
+def log_metrics(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """Appends one JSON line to metrics.jsonl."""
+    with (workdir / 'metrics.jsonl').open('a', encoding='utf-8') as file:
+        file.write(json.dumps(record, ensure_ascii=False) + '\n')
+
+
+def fingerprint(path: pathlib.Path) -> dict[str, Any]:
+    """Name, size and a hash of the first and last MiB: tells files apart without reading them."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        digest.update(file.read(_MIB))
+        file.seek(max(0, size - _MIB))
+        digest.update(file.read(_MIB))
+    return {'name': path.name, 'size': size, 'fingerprint': digest.hexdigest()}
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path, name: str) -> Iterator[bool]:
+    """Holds the lock of one unit of work; yields whether it was free.
+
+    The operating system releases it when the process ends, however it ends.
+    """
+    folder = workdir / '.locks'
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _flat(name)).open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def record_failure(
+    workdir: pathlib.Path, *, stage: str, slide_id: str, path: pathlib.Path, reason: str
+) -> None:
+    """Notes that a slide failed in a stage. One file a slide, so that processes do not collide."""
+    row = {'slide_id': slide_id, 'path': str(path), 'stage': stage, 'reason': reason}
+    write_atomically(workdir / '.failures' / _flat(f'{stage}/{slide_id}'), json.dumps(row))
+    merge_failures(workdir)
+
+
+def clear_failure(workdir: pathlib.Path, *, stage: str, slide_id: str) -> None:
+    """Forgets a failure, since the slide has succeeded now."""
+    (workdir / '.failures' / _flat(f'{stage}/{slide_id}')).unlink(missing_ok=True)
+
+
+def merge_failures(workdir: pathlib.Path) -> list[dict[str, str]]:
+    """Writes failures.csv from all processes' notes and returns its rows."""
+    files = sorted((workdir / '.failures').glob('[!.]*'))
+    rows = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    if rows or (workdir / 'failures.csv').exists():
+        partial = workdir / f'.failures.csv.{os.getpid()}.partial'
+        with partial.open('w', newline='', encoding='utf-8') as file:
+            writer = csv.DictWriter(file, _FAILURE_COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, workdir / 'failures.csv')
+    return rows
+
+
+def _flat(name: str) -> str:
+    """A file name for a name with slashes, different for different names."""
+    flat = urllib.parse.quote(name, safe=' ')
+    if len(flat) > 200:
+        flat = flat[:120] + hashlib.sha256(name.encode()).hexdigest()
+    return flat
