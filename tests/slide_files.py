@@ -63,13 +63,9 @@ def write_pyramid(
         description: ImageDescription of the first page.
         bigtiff: write 64-bit offsets.
     """
-    options = {'photometric': 'rgb'}
+    options = {}
     if compression == 'jpeg':
-        options = {
-            'photometric': 'ycbcr',
-            'subsampling': (2, 2),
-            'compressionargs': {'level': 90},
-        }
+        options = {'subsampling': (2, 2), 'compressionargs': {'level': 90}}
     if mpp is not None:
         x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
         options |= {'resolution': (1e4 / x, 1e4 / y), 'resolutionunit': 'CENTIMETER'}
@@ -82,6 +78,7 @@ def write_pyramid(
                 dtype=np.uint8,
                 tile=(tile, tile),
                 compression=compression,
+                photometric='rgb',  # what is given; tifffile turns it into YCbCr for JPEG
                 subfiletype=1 if level else 0,
                 description=description if level == 0 else None,
                 metadata=None,
@@ -122,6 +119,89 @@ def write_aperio_jp2k(
         absent=absent,
         description=description,
     )
+
+
+def write_leica(
+    path: pathlib.Path,
+    image: np.ndarray,
+    *,
+    offset: tuple[int, int],
+    canvas: tuple[int, int],
+    mpp: float = 0.5,
+    tile: int = 64,
+) -> pathlib.Path:
+    """Writes a Leica SCN of two levels, whose scanned part does not begin at (0, 0).
+
+    Args:
+        path: the file to write.
+        image: the scanned part, uint8 [H, W, 3] with even H and W.
+        offset: (x, y) of the scanned part, in level-0 px: OpenSlide's bounds.
+        canvas: (width, height) of level 0.
+        mpp: µm/px of level 0.
+        tile: edge of the tiles.
+    """
+    height, width, _ = image.shape
+
+    def nanometres(name: str, pair: tuple[int, int]) -> str:
+        return f'{name}X="{round(pair[0] * mpp * 1000)}" {name}Y="{round(pair[1] * mpp * 1000)}"'
+
+    levels = ''.join(
+        f'<dimension sizeX="{width >> level}" sizeY="{height >> level}" r="{level}" ifd="{level}"/>'
+        for level in range(2)
+    )
+    description = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="collection" {nanometres("size", canvas)}><image name="image">'
+        '<creationDate>2020-01-01T00:00:00</creationDate><device model="none" version="1"/>'
+        f'<pixels sizeX="{width}" sizeY="{height}">{levels}</pixels>'
+        f'<view {nanometres("size", (width, height))} {nanometres("offset", offset)}/>'
+        '<scanSettings><objectiveSettings><objective>20</objective></objectiveSettings>'
+        '<illuminationSettings><numericalAperture>0.4</numericalAperture>'
+        '<illuminationSource>brightfield</illuminationSource></illuminationSettings>'
+        '</scanSettings></image></collection></scn>'
+    )
+    return write_pyramid(
+        path, image, tile=tile, levels=2, mpp=mpp, description=description, bigtiff=True
+    )
+
+
+def write_philips(
+    path: pathlib.Path, image: np.ndarray, *, mpp: float = 0.5, tile: int = 64, levels: int = 3
+) -> pathlib.Path:
+    """Writes a Philips TIFF, which pads every page to whole tiles and tells so in its XML.
+
+    `image` is level 0, uint8 [H, W, 3], H and W multiples of the tile.
+    """
+    spacings = ''.join(
+        '<DataObject ObjectType="PixelDataRepresentation"><Attribute Name="DICOM_PIXEL_SPACING">'
+        f'&quot;{mpp / 1000 * 2**level:.9f}&quot; &quot;{mpp / 1000 * 2**level:.9f}&quot;'
+        '</Attribute></DataObject>'
+        for level in range(levels)
+    )
+    description = (
+        '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
+        '<Attribute Name="PIM_DP_SCANNED_IMAGES"><Array><DataObject ObjectType="DPScannedImage">'
+        '<Attribute Name="PIM_DP_IMAGE_TYPE">WSI</Attribute>'
+        '<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE">'
+        f'<Array>{spacings}</Array></Attribute></DataObject></Array></Attribute></DataObject>'
+    )
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(levels):
+            down, across = (-(-side // tile) * tile for side in image.shape[:2])
+            padding = ((0, down - image.shape[0]), (0, across - image.shape[1]), (0, 0))
+            writer.write(
+                np.pad(image, padding, mode='edge'),
+                tile=(tile, tile),
+                compression='jpeg',
+                photometric='rgb',
+                subsampling=(2, 2),
+                subfiletype=1 if level else 0,
+                software='Philips DP v1.0',
+                description=f'level={level}' if level else description,
+                metadata=None,
+            )
+            image = halve(image)
+    return path
 
 
 def corrupt_tile(path: pathlib.Path, *, page: int = 0, tile: int = 0) -> pathlib.Path:

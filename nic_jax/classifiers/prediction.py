@@ -24,8 +24,8 @@ def predict(
     trained: Trained,
     grids: Sequence[GridLike],
     *,
-    versions: Sequence[int] = tuple(range(8)),
-    crops: int = 10,
+    versions: Sequence[int] | None = None,
+    crops: int | None = None,
     batch: int = 16,
 ) -> np.ndarray:
     """Predicts slides: every crop in every version, averaged (the paper's T = 10 crops × 8).
@@ -33,8 +33,9 @@ def predict(
     Args:
         trained: A network.
         grids: Of the slides, read as they are needed.
-        versions: Of each crop.
-        crops: T, spread over the tissue; one for a grid that fits into a crop.
+        versions: Of each crop; those of the training by default.
+        crops: T, spread over the tissue, one for a grid that fits into a crop; by default
+            `settings.test_crops`.
         batch: Crops at once; the last batch is filled up, so that one program serves all.
 
     Returns:
@@ -50,13 +51,19 @@ def predict(
                 f'{grid.slide_id}: codes of {grid.code_size} features, but the classifier was '
                 f'trained on {trained.code_size}: use the grids of its encoder'
             )
-    draws = plan_prediction(grids, crop=trained.settings.crop, crops=crops, versions=versions)
+    settings = trained.settings
+    draws = plan_prediction(
+        grids,
+        crop=settings.crop,
+        crops=crops or settings.test_crops,
+        versions=versions or settings.versions,
+    )
     means = mean_outputs(
         trained.network,
         jax.device_put(trained.variables, devices.replicated(devices.data_mesh())),
         grids,
         draws,
-        crop=trained.settings.crop,
+        crop=settings.crop,
         batch=batch,
         task=trained.task,
     )

@@ -12,6 +12,7 @@ import openslide
 from nic_jax.slides.tiff_tiles import TiffTiles, TileError
 
 WHITE = (255, 255, 255)
+CLOSED = 'the slide was closed'
 
 
 class SlideError(ValueError):
@@ -160,9 +161,10 @@ class Slide:
 
     def close(self) -> None:
         """Closes the file; reading afterwards raises."""
-        self._failure = 'the slide was closed'
-        self._tiles.close()
-        self._openslide.close()
+        if self._failure != CLOSED:
+            self._failure = CLOSED
+            self._tiles.close()
+            self._openslide.close()
 
     def __enter__(self) -> 'Slide':
         return self

@@ -34,7 +34,8 @@ def tissue_mask(
         mpp: µm/px of the image.
         smoothing_um: standard deviation of the Gaussian, which also fills narrow gaps.
         threshold_range: the least and the greatest threshold, in grey levels. JPEG's noise of
-            colour on glass stays below 6 and its own tint below 10; faintly stained stroma lies around 20.
+            colour on glass stays below 6, and the tint of glass below 10; faintly stained stroma
+            lies around 20.
         darkest: pixels whose brightest channel is below this are ink or shadow, not tissue.
         minimum_area_um2: smaller pieces are dropped...
         largest_hole_um2: ...and smaller holes filled; both at most 2 % of the image's area, so
@@ -127,8 +128,8 @@ def check_mask_aspect(
     if not 1 / (1.02 + rounding) <= stretch <= 1.02 + rounding:
         raise ValueError(
             f'{path}: the mask has {width}x{height} px and the slide {dimensions[0]}x'
-            f'{dimensions[1]}: their aspect ratios differ by {abs(stretch - 1):.0%}, more than 2 %; '
-            'the mask must cover the whole of level 0'
+            f'{dimensions[1]}: their aspect ratios differ by {abs(stretch - 1):.0%}, more than '
+            '2 %; the mask must cover the whole of level 0'
         )
 
 

@@ -186,7 +186,7 @@ def _layout(
 
     turns, mirrored = rng.integers(4), rng.integers(2)
     masks = np.stack([tilted, upright])
-    masks = np.rot90(masks, turns, axes=(1, 2))
+    masks = np.rot90(masks[:, :, ::-1] if mirrored else masks, turns, axes=(1, 2))
     return np.ascontiguousarray(masks[0]), np.ascontiguousarray(masks[1])
 
 

@@ -1,0 +1,1 @@
+"""Patch encoders: one file an objective, all ending as the same `Encoder`."""
