@@ -4,8 +4,15 @@ An experiment file starts from one of these and changes what it needs; `--config
 the rest. A setting that is None is filled in by what it stands for, as its comment says.
 """
 
+import dataclasses
+from typing import Any
+
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+from nic_jax.classifiers.trained import TrainSettings
+from nic_jax.encoders.training import EncoderSettings
+from nic_jax.synthetic.rectangles import RectangleStudy
 
 PRECISIONS = ('default', 'highest')
 TASKS = ('classification', 'regression')
@@ -48,24 +55,47 @@ def slides() -> ml_collections.ConfigDict:
     return config
 
 
-def classifier() -> ml_collections.ConfigDict:
-    """Defaults of the CNN on grids (Tellez et al. 2019, section 3.3)."""
+def synthetic() -> ml_collections.ConfigDict:
+    """Defaults of the study of digits and rectangles, at the paper's scale (supplement)."""
+    config = base()
+    config.stages = ('patches', 'encoder', 'compress', 'classify', 'evaluate')
+    config.encoder = 'supervised,vae,mean'
+    config.code_size = 16
+    config.workers = 0  # threads that draw images; 0: one a core
+    config.images = from_dataclass(RectangleStudy)
+
+    config.data = ml_collections.ConfigDict()
+    config.data.digits = 'openml'  # MNIST, fetched once; 'sklearn': its own 8×8 digits
+    config.data.mnist = placeholder(str)  # a folder with MNIST's idx files, instead of `digits`
+    config.data.encoder_images = 2500  # the last 30 % of them validate
+    config.data.train_images = 22500  # the last 25 % of them validate
+    config.data.test_images = 25000
+    config.data.patches = 1_000_000  # for the encoders
+
+    config.supervised = from_dataclass(EncoderSettings, learning_rate=1e-2)
+    config.vae = from_dataclass(EncoderSettings)
+    config.classifier = classifier()
+    return config
+
+
+def classifier(**changes: Any) -> ml_collections.ConfigDict:
+    """Defaults of the CNN on grids (Tellez et al. 2019, section 3.3), and of its repetition."""
+    config = from_dataclass(TrainSettings, **changes)
+    config.model = 'cnn'  # names the folder of this network's weights
+    config.seeds = (0, 1)  # random initialisations; tables give mean and standard deviation
+    return config
+
+
+def from_dataclass(settings: type, **changes: Any) -> ml_collections.ConfigDict:
+    """The fields of a dataclass and their defaults; its docstring tells what they mean."""
     config = ml_collections.ConfigDict()
-    config.model = 'cnn'
-    config.seeds = (0,)  # random initialisations
-    config.crop = 400  # R, cells
-    config.widths = (128,) * 8
-    config.dense = 128
-    config.dropout = 0.2
-    config.batch = 16
-    config.epochs = 100
-    config.learning_rate = 1e-2
-    config.schedule = 'plateau'
-    config.patience = 5  # epochs without gain before the learning rate falls tenfold
-    config.l2 = 1e-5
-    config.weight_decay = 0.0
-    config.momentum = 0.99
-    config.test_crops = 10
+    types = {'int | None': int, 'float | None': float, 'tuple[int, ...] | None': tuple}
+    for field in dataclasses.fields(settings):
+        value = changes.pop(field.name, field.default)
+        kind = field.type if isinstance(field.type, str) else str(field.type)
+        config[field.name] = placeholder(types[kind]) if value is None else value
+    if changes:
+        raise ValueError(f'{settings.__name__} has no {", ".join(changes)}')
     return config
 
 

@@ -7,11 +7,16 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 _MIB = 1 << 20
+_MADE_WITH = 'made_with.json'
+_FINISHED = 'finished'
 _FAILURE_COLUMNS = ('slide_id', 'path', 'stage', 'reason')
 
 
@@ -21,6 +26,53 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     partial.write_text(text, encoding='utf-8')
     os.replace(partial, path)
+
+
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """Writes a NumPy file so that a reader sees the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    with partial.open('wb') as file:
+        np.save(file, array, allow_pickle=False)
+    os.replace(partial, path)
+
+
+def begin(folder: pathlib.Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> bool:
+    """Notes with what settings a folder is being made, or checks that they are the same.
+
+    Returns:
+        Whether the folder is finished. If not, what it holds was begun with these settings.
+
+    Raises:
+        ValueError: It was made with other settings, and `overwrite` is false; else it is emptied.
+    """
+    asked, stored = json.loads(json.dumps(settings)), made_with(folder)
+    if stored is not None:
+        differing = sorted(
+            key for key in asked.keys() | stored.keys() if stored.get(key) != asked.get(key)
+        )
+        if not differing:
+            return (folder / _FINISHED).exists()
+        if not overwrite:
+            raise ValueError(
+                f'{folder} was made with other settings ({", ".join(differing)} differ); '
+                'use another --workdir, or --overwrite to replace it'
+            )
+        (folder / _FINISHED).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    write_atomically(folder / _MADE_WITH, json.dumps(asked, indent=1))
+    return False
+
+
+def finish(folder: pathlib.Path) -> None:
+    """Marks a folder as finished; the last thing written to it."""
+    (folder / _FINISHED).touch()
+
+
+def made_with(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The settings that a folder is made with, or None."""
+    path = folder / _MADE_WITH
+    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else None
 
 
 def log_metrics(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:

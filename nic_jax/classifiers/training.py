@@ -176,9 +176,10 @@ def train(
             valid_loss, valid_metric = validation(
                 outputs, _as_trained_on(valid.targets, task, offset, scale), task
             )
-            if not valid_loss >= np.min(history[:epoch, _VALID_LOSS], initial=np.inf):
-                best = jax.device_get(variables_of(state))
             end = (epoch + 1) * epoch_steps
+            _check_finite(np.array([valid_loss]), end - 1, rate)
+            if valid_loss < np.min(history[:epoch, _VALID_LOSS], initial=np.inf):
+                best = jax.device_get(variables_of(state))
             speed = epoch_steps / elapsed
             history[epoch] = epoch, end, losses.mean(), valid_loss, valid_metric, rate, speed
             done = np.int64(epoch + 1)

@@ -38,6 +38,7 @@ def train_supervised(
     classes: int,
     head: int = 256,
     settings: EncoderSettings,
+    seed: int,
     mpp: float | None,
     folder: pathlib.Path,
     report: Callable[[dict[str, float]], None],
@@ -51,6 +52,7 @@ def train_supervised(
         classes: Number of classes.
         head: Units of the head's hidden layer.
         settings: How to train.
+        seed: Of weights, batches and noise.
         mpp: µm/px of the patches, or None.
         folder: Where the checkpoint lies.
         report: Called after every validation.
@@ -77,7 +79,7 @@ def train_supervised(
         stats = {'encoder': encoder_stats['batch_stats'], 'head': head_stats['batch_stats']}
         return losses.mean(), (stats, {'accuracy': right})
 
-    key_encoder, key_head = jax.random.split(jax.random.key(settings.seed))
+    key_encoder, key_head = jax.random.split(jax.random.key(seed))
     one = scale(jnp.asarray(data['patches'][:1]))
     first = encode.init(key_encoder, one)
     second = classify.init(key_head, jnp.zeros((1, network['code_size'])), train=False)
@@ -85,7 +87,14 @@ def train_supervised(
         kind: {'encoder': first[kind], 'head': second[kind]} for kind in ('params', 'batch_stats')
     }
     best = train(
-        loss, variables, data=data, valid=valid, settings=settings, folder=folder, report=report
+        loss,
+        variables,
+        data=data,
+        valid=valid,
+        settings=settings,
+        seed=seed,
+        folder=folder,
+        report=report,
     )
     weights = {kind: best[kind]['encoder'] for kind in ('params', 'batch_stats')}
     return conv_encoder('supervised', network, jax.device_get(weights), mpp=mpp)

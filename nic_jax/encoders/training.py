@@ -37,7 +37,6 @@ class EncoderSettings:
         learning_rate: Adam's.
         patience: Validations without gain before the learning rate falls tenfold.
         min_learning_rate: Training stops when the learning rate would fall below it.
-        seed: Of initialisation, batches and noise.
     """
 
     batch: int = 64
@@ -46,7 +45,6 @@ class EncoderSettings:
     learning_rate: float = 1e-3
     patience: int = 3
     min_learning_rate: float = 1e-5
-    seed: int = 0
 
 
 def train(
@@ -56,6 +54,7 @@ def train(
     data: Data,
     valid: Data,
     settings: EncoderSettings,
+    seed: int,
     folder: pathlib.Path,
     report: Callable[[dict[str, float]], None],
 ) -> Variables:
@@ -67,6 +66,7 @@ def train(
         data: Training arrays with one leading axis `[N, …]`.
         valid: Validation arrays, likewise.
         settings: How to train.
+        seed: Of batches and noise.
         folder: Where the checkpoint lies.
         report: Called after every validation with what happened.
 
@@ -101,7 +101,7 @@ def train(
         return params, batch_stats, optimizer_state, value
 
     validate = jax.jit(lambda variables, batch, key: loss(variables, batch, key, train=False))
-    key = jax.random.key(settings.seed)
+    key = jax.random.key(seed)
     size = len(next(iter(data.values())))
 
     while int(state['step']) < settings.steps:
@@ -114,7 +114,7 @@ def train(
             jnp.array, (state['params'], state['batch_stats'], state['optimizer'])
         )
         for step in range(first, last):
-            chosen = np.random.default_rng((settings.seed, step)).integers(size, size=settings.batch)
+            chosen = np.random.default_rng((seed, step)).integers(size, size=settings.batch)
             batch = {name: values[chosen] for name, values in data.items()}
             *training, value = take_step(
                 *training, batch, state['learning_rate'], jax.random.fold_in(key, step)

@@ -32,6 +32,7 @@ def train_vae(
     valid: Data,
     gamma: float = 5e-5,
     settings: EncoderSettings,
+    seed: int,
     mpp: float | None,
     folder: pathlib.Path,
     report: Callable[[dict[str, float]], None],
@@ -45,6 +46,7 @@ def train_vae(
         valid: Likewise.
         gamma: γ, the weight of the KL divergence.
         settings: How to train.
+        seed: Of weights, batches and noise.
         mpp: µm/px of the patches, or None.
         folder: Where the checkpoint lies.
         report: Called after every validation.
@@ -83,7 +85,7 @@ def train_vae(
         stats = {'encoder': encoder_stats['batch_stats'], 'decoder': decoder_stats['batch_stats']}
         return error + gamma * divergence, (stats, {'error': error, 'kl': divergence})
 
-    key_encoder, key_decoder = jax.random.split(jax.random.key(settings.seed))
+    key_encoder, key_decoder = jax.random.split(jax.random.key(seed))
     first = encode.init(key_encoder, scale(jnp.asarray(data['patches'][:1])))
     second = decode.init(key_decoder, jnp.zeros((1, size)))
     variables = {
@@ -92,7 +94,14 @@ def train_vae(
     }
     best = jax.device_get(
         train(
-            loss, variables, data=data, valid=valid, settings=settings, folder=folder, report=report
+            loss,
+            variables,
+            data=data,
+            valid=valid,
+            settings=settings,
+            seed=seed,
+            folder=folder,
+            report=report,
         )
     )
     weights = {kind: dict(best[kind]['encoder']) for kind in ('params', 'batch_stats')}

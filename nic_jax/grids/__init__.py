@@ -6,7 +6,7 @@ grid.codes(version=0)  # float32 [H, W, C]
 """
 
 from nic_jax.grids.reading import Grid, GridLike
-from nic_jax.grids.reading import open_grid as open  # noqa: A004 - nic_jax.grids.open is the API
+from nic_jax.grids.reading import open_grid as open
 from nic_jax.grids.schema import GridError
 from nic_jax.grids.versions import VERSIONS, turn
 

@@ -47,7 +47,7 @@ def create(
             'metadata': {
                 'shape': list(shape),
                 'data_type': dtype,
-                'fill_value': 'NaN' if dtype.startswith('float') else 0,
+                'fill_value': {'f': 'NaN', 'b': False}.get(np.dtype(dtype).kind, 0),
                 'chunk_grid': {
                     'name': 'regular',
                     'configuration': {'chunk_shape': list(shards)},

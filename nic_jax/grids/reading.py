@@ -84,8 +84,8 @@ class Grid:
         Returns:
             float32 `[size, size, C]`.
         """
-        rows, into_rows = _overlap(top, size, self.shape[0])
-        columns, into_columns = _overlap(left, size, self.shape[1])
+        rows, into_rows = overlap(top, size, self.shape[0])
+        columns, into_columns = overlap(left, size, self.shape[1])
         square = np.zeros((size, size, self.code_size), np.float32)
         part = self.stored_codes[self._stored(version), rows, columns].read().result()
         square[into_rows, into_columns] = np.nan_to_num(part.astype(np.float32))
@@ -121,21 +121,12 @@ def open_grid(path: str | os.PathLike) -> Grid:
         GridError: There is no grid, or it is not complete, or of an unknown schema.
     """
     path = pathlib.Path(path)
-    attributes = schema.read_attributes(path)
-    if attributes is None:
-        raise schema.GridError(f'{path} is not a grid (it has no zarr.json)')
-    if attributes.get('schema_version') != schema.SCHEMA_VERSION:
-        raise schema.GridError(
-            f'{path} has schema_version {attributes.get("schema_version")!r}; '
-            f'this version of nic_jax reads {schema.SCHEMA_VERSION}'
-        )
-    if not attributes.get('complete'):
-        raise schema.GridError(f'{path} is not complete; run the compress stage again to finish it')
+    attributes = schema.read_complete(path)
     tissue = arrays.open_array(path / 'tissue').read().result()
     return Grid(path, attributes, arrays.open_array(path / 'codes'), tissue)
 
 
-def _overlap(start: int, size: int, length: int) -> tuple[slice, slice]:
+def overlap(start: int, size: int, length: int) -> tuple[slice, slice]:
     """Returns the part of [start, start + size) inside [0, length), there and in the square."""
     low = min(max(start, 0), length)
     high = max(min(start + size, length), low)

@@ -31,19 +31,39 @@ class GridError(ValueError):
 def read_attributes(path: pathlib.Path) -> dict[str, Any] | None:
     """Returns the group's attributes, or None where no group has been written yet."""
     try:
-        metadata = json.loads((path / 'zarr.json').read_text())
+        metadata = json.loads((path / 'zarr.json').read_text(encoding='utf-8'))
     except FileNotFoundError:
         return None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not JSON, or not even UTF-8
         raise GridError(f'{path}: its zarr.json cannot be read ({error}); delete it') from error
     return metadata.get('attributes', {})
+
+
+def read_complete(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the attributes of a group that is complete.
+
+    Raises:
+        GridError: There is none, or it is not complete, or of an unknown schema.
+    """
+    attributes = read_attributes(path)
+    if attributes is None:
+        raise GridError(f'{path} is not a grid (it has no zarr.json)')
+    if attributes.get('schema_version') != SCHEMA_VERSION:
+        raise GridError(
+            f'{path} has schema_version {attributes.get("schema_version")!r}; '
+            f'this version of nic_jax reads {SCHEMA_VERSION}'
+        )
+    if not attributes.get('complete'):
+        raise GridError(f'{path} is not complete; run the compress stage again to finish it')
+    return attributes
 
 
 def write_attributes(path: pathlib.Path, attributes: Mapping[str, Any]) -> None:
     """Writes the group's metadata so that a reader sees the old or the new, never half of it."""
     metadata = {'zarr_format': 3, 'node_type': 'group', 'attributes': dict(attributes)}
     partial = path / 'zarr.json.partial'
-    partial.write_text(json.dumps(metadata, indent=1, ensure_ascii=False))
+    text = json.dumps(metadata, indent=1, ensure_ascii=False)
+    partial.write_text(text, encoding='utf-8')
     os.replace(partial, path / 'zarr.json')
 
 

@@ -88,18 +88,15 @@ def _shifted_backward(stride, padding, saved, gradient):
 
     # To the kernel: row by row, to keep the sums in the cache.
     def add_row(sums, row):
-        over = jax.lax.dynamic_index_in_dim(gradient, row, axis=1, keepdims=False)  # [B, W', C]
+        over = jax.lax.dynamic_slice_in_dim(gradient, row, 1, axis=1)  # [B, 1, W', C]
         under = jax.lax.dynamic_slice_in_dim(padded, row * stride, 3, axis=1)  # [B, 3, W, C]
-        end = (over.shape[1] - 1) * stride + 1
-        return [
-            sums[3 * y + x] + under[:, y, x : x + end : stride] * over
-            for y in range(3)
-            for x in range(3)
-        ], None
+        end = (over.shape[2] - 1) * stride + 1
+        return [sums[x] + under[:, :, x : x + end : stride] * over for x in range(3)], None
 
-    sums = [jnp.zeros_like(gradient[:, 0])] * 9
-    sums, _ = jax.lax.scan(add_row, sums, jnp.arange(gradient.shape[1]))
-    to_kernel = jnp.stack([each.sum((0, 1)) for each in sums]).reshape(kernel.shape)
+    B, rows, columns, C = gradient.shape
+    sums = [jnp.zeros((B, 3, columns, C), gradient.dtype)] * 3
+    sums, _ = jax.lax.scan(add_row, sums, jnp.arange(rows))
+    to_kernel = jnp.stack([each.sum((0, 2)) for each in sums], axis=1)  # [3 y, 3 x, C]
     return to_codes, to_kernel
 
 

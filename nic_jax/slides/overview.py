@@ -66,7 +66,9 @@ def thumbnail(slide: Slide, *, mpp: float) -> tuple[np.ndarray, float]:
 
 
 def _coarsest_level(slide: Slide, step: float) -> Level:
-    fine_enough = [level for level in slide.levels if max(level.ratio_x, level.ratio_y) <= step]
+    # A µm/px such as 0.5000001 must not cost a level.
+    coarsest = 1.001 * step
+    fine_enough = [level for level in slide.levels if max(level.ratio_x, level.ratio_y) <= coarsest]
     return max(fine_enough, key=lambda level: level.ratio_x, default=slide.levels[0])
 
 

@@ -31,7 +31,9 @@ def area_overlaps(start: Number, step: Number, count: int, length: int) -> scipy
     if not step > 0:
         raise ValueError(f'{step=} must be > 0 source pixels')
     start, step = Fraction(start), Fraction(step)
-    edges = np.array([float(start + i * step) for i in range(count + 1)])
+    unit = math.lcm(start.denominator, step.denominator)
+    first, each = int(start * unit), int(step * unit)
+    edges = np.array([(first + i * each) / unit for i in range(count + 1)])
     edges = np.clip(edges, 0, length)
     left, right = edges[:-1, None], edges[1:, None]  # [count, 1]
     reach = math.ceil(step) + 1  # no interval touches more pixels than this

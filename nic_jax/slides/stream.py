@@ -5,6 +5,7 @@ in row-major order, cut into batches of one size. Memory is bounded by the block
 large the slide.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
@@ -73,20 +74,21 @@ def stream(
     waiting = np.zeros((batch, size, size, 3), np.uint8)
     cells_waiting: list[np.ndarray] = []
     filled = 0
-    for index, patches in enumerate(read):
-        shard, cells = tasks[index]
-        while True:
-            taken = min(batch - filled, len(cells))
-            waiting[filled : filled + taken] = patches[:taken]
-            cells_waiting.append(cells[:taken])
-            cells, patches, filled = cells[taken:], patches[taken:], filled + taken
-            last = index == ends[shard] and not len(cells)
-            if filled == batch or last:
-                yield Batch(shard, np.concatenate(cells_waiting), waiting, last)
-                waiting = np.zeros_like(waiting)
-                cells_waiting, filled = [], 0
-            if not len(cells):
-                break
+    with contextlib.closing(read):  # no thread reads on when the caller stops early
+        for index, patches in enumerate(read):
+            shard, cells = tasks[index]
+            while True:
+                taken = min(batch - filled, len(cells))
+                waiting[filled : filled + taken] = patches[:taken]
+                cells_waiting.append(cells[:taken])
+                cells, patches, filled = cells[taken:], patches[taken:], filled + taken
+                last = index == ends[shard] and not len(cells)
+                if filled == batch or last:
+                    yield Batch(shard, np.concatenate(cells_waiting), waiting, last)
+                    waiting = np.zeros_like(waiting)
+                    cells_waiting, filled = [], 0
+                if not len(cells):
+                    break
 
 
 def read_cells(slide: Slide, plan: tiling.Plan, cells: np.ndarray) -> np.ndarray:

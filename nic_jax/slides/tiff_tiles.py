@@ -122,7 +122,12 @@ class TiffTiles:
         """The pixels of one stored tile, uint8 [h, w, 3]."""
         page = self._pages[level]
         offset, count = page.offsets[tile], page.byte_counts[tile]
-        data = os.pread(self._descriptor, count, offset)
+        try:
+            # A corrupt count must not allocate more than the file holds.
+            stored = min(count, max(0, os.fstat(self._descriptor).st_size - offset))
+            data = os.pread(self._descriptor, stored, offset)
+        except OSError as error:
+            raise TileError(f'tile {tile} cannot be read from the file: {error}') from error
         if len(data) < count:
             raise TileError(
                 f'tile {tile} is cut off: {len(data)} of its {count} bytes are in the file'

@@ -171,7 +171,8 @@ def plan_grid(
         if edges == 'floor':
             cells = max(0, (math.floor(pixels) - patch_size) // stride + 1)
         else:
-            cells = max(0, math.ceil((pixels - patch_size) / stride)) + 1
+            # What lies between patches that do not touch needs no cell more.
+            cells = max(0, math.ceil((pixels - max(patch_size, stride)) / stride)) + 1
         axes.append(Axis(origin=low, step=step, ratio=Fraction(ratio), cells=cells))
     return Plan(
         level=level.index,
@@ -230,7 +231,8 @@ def blocks(plan: Plan, encode: np.ndarray, shard: tuple[int, int], side: int) ->
     Returns:
         int `[n, 2]` rows and columns of cells, n ≥ 1, a block an array, in row-major order.
     """
-    span = max(plan.x.step, plan.y.step) * plan.stride
+    # Patches that overlap hold more pixels than the rectangle they are cut from.
+    span = max(max(plan.x.step, plan.y.step) * plan.stride, plan.patch_size)
     block = 1 << max(0, int(math.log2(max(1, BLOCK_PIXELS / span))))
     block = min(block, side)
     top, left = shard[0] * side, shard[1] * side

@@ -7,6 +7,7 @@ which needs no download, and MNIST, from its idx files or through OpenML.
 import dataclasses
 import functools
 import gzip
+import hashlib
 import math
 import pathlib
 import struct
@@ -58,6 +59,12 @@ class DigitSet:
         """Digits sorted by class, and where each class starts in that order and how many it has."""
         counts = np.bincount(self.labels)
         return np.argsort(self.labels, kind='stable'), np.cumsum(counts) - counts, counts
+
+    def fingerprint(self) -> str:
+        """A hash of images and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
+        digest.update(self.labels.astype(np.int64).tobytes())
+        return digest.hexdigest()
 
     def pick(self, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The index of a random digit of each class asked for, int [n] -> int [n].

@@ -1,0 +1,97 @@
+"""Pictures of what went in and what came out, as PNG files."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import matplotlib.figure
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+
+def patch_sheet(
+    rows: Mapping[str, np.ndarray], path: pathlib.Path, *, columns: int = 25, value_range=(0, 255)
+) -> None:
+    """Draws sheets of patches one below another.
+
+    Args:
+        rows: Title to patches `[N, P, P]` or `[N, P, P, channels]`.
+        path: The PNG file.
+        columns: Patches a line.
+        value_range: Pixel values of black and white.
+    """
+    figure = new_figure(len(rows), 1, size=(10, 1.2 + 3.4 * len(rows)))
+    for axis, (title, patches) in zip(np.atleast_1d(figure.axes), rows.items(), strict=True):
+        axis.imshow(_tile(patches, columns), cmap='gray', vmin=value_range[0], vmax=value_range[1])
+        axis.set_title(title)
+        axis.set_axis_off()
+    save(figure, path)
+
+
+def reconstructions(patches: np.ndarray, decoded: np.ndarray, path: pathlib.Path) -> None:
+    """Draws patches (0 … 255) above what their codes were decoded to (−1 … 1)."""
+    rows = {'patches': patches, 'decoded from their codes': (decoded + 1) * 127.5}
+    patch_sheet(rows, path)
+
+
+def image_and_grid(
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    grids: Mapping[str, np.ndarray],
+    path: pathlib.Path,
+    *,
+    title: str,
+    channels: int = 3,
+) -> None:
+    """Draws a synthetic image, its mask, and a few channels of its grid for each encoder.
+
+    Args:
+        pixels: `[size, size]` of 0 and 1.
+        mask: The cells that the label is about, bool `[H, W]`.
+        grids: Encoder's name to codes `[H, W, C]`; the channels of largest variance are shown.
+        path: The PNG file.
+        title: Over the image.
+        channels: Shown of each grid, at most.
+    """
+    figure = new_figure(1 + len(grids), channels, size=(3.2 * channels, 3.4 * (1 + len(grids))))
+    axes = np.array(figure.axes).reshape(1 + len(grids), channels)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    axes[0, 0].imshow(pixels, cmap='gray', interpolation='nearest')
+    axes[0, 0].set_title(title)
+    axes[0, 1].imshow(mask, cmap='gray', interpolation='nearest')
+    axes[0, 1].set_title('mask: the labelled rectangle')
+    for row, (name, codes) in zip(axes[1:], grids.items(), strict=True):
+        order = np.argsort(-codes.reshape(-1, codes.shape[-1]).var(axis=0))[:channels]
+        for axis, channel in zip(row, order, strict=False):
+            axis.imshow(codes[..., channel], cmap='viridis', interpolation='nearest')
+            axis.set_title(f'{name}: channel {channel}')
+    save(figure, path)
+
+
+def new_figure(rows: int, columns: int, *, size: tuple[float, float]) -> matplotlib.figure.Figure:
+    """A figure with axes that needs no display and no global state."""
+    figure = matplotlib.figure.Figure(figsize=size, layout='constrained')
+    FigureCanvasAgg(figure)
+    figure.subplots(rows, columns)
+    return figure
+
+
+def save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
+    """Writes a PNG so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    figure.savefig(partial, format='png', dpi=120)
+    os.replace(partial, path)
+
+
+def _tile(patches: np.ndarray, columns: int) -> np.ndarray:
+    """Lays patches in lines with a grey pixel between them."""
+    patches = patches[..., 0] if patches.ndim == 4 and patches.shape[-1] == 1 else patches
+    count, height, width = patches.shape[:3]
+    lines = -(-count // columns)
+    sheet = np.full((lines * (height + 1), columns * (width + 1), *patches.shape[3:]), 96.0)
+    for index, patch in enumerate(patches):
+        top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
+        sheet[top : top + height, left : left + width] = patch
+    return sheet

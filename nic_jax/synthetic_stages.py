@@ -1,0 +1,207 @@
+"""The stages of experiments on synthetic images: generated, never stored as images."""
+
+import dataclasses
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from nic_jax import prefetch, progress, workdir
+from nic_jax.compression.images import compress_images
+from nic_jax.encoders import storage
+from nic_jax.encoders.encoder import Encoder
+from nic_jax.encoders.mean_rgb import mean_rgb
+from nic_jax.encoders.supervised import train_supervised
+from nic_jax.encoders.training import EncoderSettings
+from nic_jax.encoders.vae import train_vae
+from nic_jax.report import pictures
+from nic_jax.synthetic import patches as patches_
+from nic_jax.synthetic.digits import DigitSet, load_digits
+from nic_jax.synthetic.rectangles import RectangleStudy
+from nic_jax.synthetic.study import Split, split_digits, split_images
+
+Config = ml_collections.ConfigDict
+
+ENCODERS = ('supervised', 'vae', 'mean')
+
+# The networks for 9×9 px of the paper's supplement.
+_NETWORK = {
+    'kind': 'conv',
+    'widths': [32, 64],
+    'dense': 64,
+    'padding': 'SAME',
+    'norm_after': False,
+    'slope': 0.2,
+    'epsilon': 1e-3,
+    'averaged': False,
+    'channels': 1,
+}
+_DECODER = {'start': 128, 'widths': [64, 32]}
+
+
+def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
+    """Draws the encoders' training cells and the oracle's digits."""
+    folder = workdir_ / 'patches'
+    made_with = {
+        'images': config.images.to_dict(),
+        'data': config.data.to_dict(),
+        'seed': config.seed,
+    }
+    if workdir.begin(folder, made_with, overwrite=overwrite):
+        progress.console.print(f'patches: {folder} is complete')
+        return True
+    study, split, digits = RectangleStudy(**config.images), split_of(config), digits_of(config)
+    valid_count = config.data.patches // 4
+    arrays = {}
+    for name, images, count in (
+        ('cells_train', split.encoder_train, config.data.patches - valid_count),
+        ('cells_valid', split.encoder_valid, valid_count),
+    ):
+        drawn = patches_.cell_patches(
+            study, digits, images, seed=config.seed, count=count, workers=_workers(config)
+        )
+        arrays[name] = drawn[0]
+    for number, (name, part, count) in enumerate(
+        zip(
+            ('digits_train', 'digits_valid'),
+            split_digits(digits, seed=config.seed),
+            (config.data.patches - valid_count, valid_count),
+            strict=True,
+        )
+    ):
+        arrays[name], arrays[f'{name}_labels'] = patches_.digit_patches(
+            part, seed=config.seed + number, count=count, jitter=study.jitter, cell=study.cell
+        )
+    for name, values in arrays.items():
+        workdir.save_array(folder / f'{name}.npy', values)
+    pictures.patch_sheet(
+        {name: arrays[name][:200] * 255 for name in ('cells_train', 'digits_train')},
+        folder / 'patches.png',
+    )
+    workdir.finish(folder)
+    progress.console.print(f'patches: {config.data.patches:,} cells and digits → {folder}')
+    return True
+
+
+def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
+    """Trains the supervised and the unsupervised encoders on 9×9 px."""
+    for name in names(config):
+        if name == 'mean':
+            continue
+        folder = workdir_ / name
+        settings = EncoderSettings(**config[name])
+        made_with = {
+            'settings': dataclasses.asdict(settings),
+            'code_size': config.code_size,
+            'seed': config.seed,
+            'patches': workdir.made_with(workdir_ / 'patches'),
+        }
+        if workdir.begin(folder / 'encoder', made_with, overwrite=overwrite):
+            progress.console.print(f'encoder: {name} is trained')
+            continue
+        trained = _train(name, config, settings, workdir_, folder)
+        storage.write_encoder(folder, trained)
+        workdir.finish(folder / 'encoder')
+        progress.console.print(f'encoder: {name} trained → {folder / "encoder"}')
+    return True
+
+
+def compress(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
+    """Encodes the training and test images of the CNN."""
+    study, split = RectangleStudy(**config.images), split_of(config)
+    for name in names(config):
+        encoder = load(name, workdir_)
+        for subset, indices in (('train', split.train), ('test', split.test)):
+            path = stack_path(workdir_, name, subset)
+            count = compress_images(
+                encoder,
+                study,
+                digits_of(config, 'test' if subset == 'test' else 'train'),
+                indices=indices,
+                seed=config.seed,
+                path=path,
+                workers=_workers(config),
+                overwrite=overwrite,
+            )
+            state = f'{count} images encoded' if count else 'complete'
+            progress.console.print(f'compress: {name}, {subset}: {state} → {path}')
+    return True
+
+
+def names(config: Config) -> list[str]:
+    """The encoders asked for.
+
+    Raises:
+        ValueError: One that does not exist.
+    """
+    asked = config.encoder.split(',')
+    for name in asked:
+        if name not in ENCODERS:
+            raise ValueError(f'no encoder {name!r} for synthetic images; {", ".join(ENCODERS)}')
+    return asked
+
+
+def load(name: str, workdir_: pathlib.Path) -> Encoder:
+    """A trained encoder of this workdir, or the mean of pixels."""
+    return mean_rgb(channels=1) if name == 'mean' else storage.read_encoder(workdir_ / name)
+
+
+def stack_path(workdir_: pathlib.Path, name: str, subset: str) -> pathlib.Path:
+    """Where the grids of the training or test images lie."""
+    return workdir_ / name / 'grids' / f'{subset}.zarr'
+
+
+def split_of(config: Config) -> Split:
+    """Which images are for what."""
+    data = config.data
+    return split_images(
+        encoder_images=data.encoder_images,
+        train_images=data.train_images,
+        test_images=data.test_images,
+    )
+
+
+def digits_of(config: Config, subset: str = 'train') -> DigitSet:
+    """Training or test digits; no digit is in both."""
+    return load_digits(config.data.mnist or config.data.digits, subset=subset)
+
+
+def _workers(config: Config) -> int:
+    return config.workers or prefetch.default_workers()
+
+
+def _train(name, config, settings, workdir_, folder) -> Encoder:
+    network = {**_NETWORK, 'code_size': config.code_size, 'input_size': config.images.cell}
+    kind = 'digits' if name == 'supervised' else 'cells'
+    data, valid = ({}, {})
+    for part, target in (('train', data), ('valid', valid)):
+        source = workdir_ / 'patches' / f'{kind}_{part}.npy'
+        target['patches'] = np.load(source, mmap_mode='r')[..., None] * np.uint8(255)
+        if name == 'supervised':
+            target['labels'] = np.load(source.with_stem(f'{source.stem}_labels')).astype(np.int32)
+
+    with progress.bar(f'encoder {name}', total=settings.steps, unit='steps') as advance:
+
+        def report(record):
+            workdir.log_metrics(workdir_, {'stage': 'encoder', 'encoder': name, **record})
+            parts = {key: value for key, value in record.items() if 'loss' in key or 'valid' in key}
+            advance(settings.epoch_steps, description=f'encoder {name} {parts}')
+
+        common = {
+            'data': data,
+            'valid': valid,
+            'settings': settings,
+            'seed': config.seed,
+            'mpp': None,
+            'folder': folder / 'encoder' / 'checkpoint',
+            'report': report,
+        }
+        if name == 'supervised':
+            return train_supervised(network, classes=config.images.classes, **common)
+        trained, decode = train_vae(network, decoder=_DECODER, **common)
+    pictures.reconstructions(
+        valid['patches'][:200],
+        np.asarray(decode(trained.apply(trained.variables, valid['patches'][:200]))),
+        folder / 'encoder' / 'reconstructions.png',
+    )
+    return trained
