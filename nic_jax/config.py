@@ -55,6 +55,19 @@ def slides() -> ml_collections.ConfigDict:
     return config
 
 
+def cohort() -> ml_collections.ConfigDict:
+    """Defaults of experiments that learn from slides and a table of labels."""
+    config = slides()
+    config.stages = ('compress', 'classify', 'evaluate')
+    config.cohort = ml_collections.ConfigDict()
+    config.cohort.label = placeholder(str)  # the table's column to learn
+    config.cohort.task = 'classification'
+    config.cohort.folds = 4  # parts by case; each is tested once
+    config.cohort.train_parts = 2  # of them train, the others but one validate
+    config.classifier = classifier(momentum=0.9)
+    return config
+
+
 def synthetic() -> ml_collections.ConfigDict:
     """Defaults of the study of digits and rectangles, at the paper's scale (supplement)."""
     config = base()
@@ -74,6 +87,7 @@ def synthetic() -> ml_collections.ConfigDict:
 
     config.supervised = from_dataclass(EncoderSettings, learning_rate=1e-2)
     config.vae = from_dataclass(EncoderSettings)
+    config.vae_decoder = ml_collections.ConfigDict({'start': 128, 'widths': (64, 32)})
     config.classifier = classifier()
     return config
 

@@ -35,13 +35,12 @@ def main(arguments: list[str]) -> int:
             config.stages = tuple(_STAGES.value)
     try:
         defaults.check(config, tuple(STAGES))
-        workdir = pathlib.Path(_WORKDIR.value)
         jax.config.update('jax_default_matmul_precision', config.precision)
         cache = pathlib.Path.home() / '.cache' / 'nic_jax'
         jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_CACHE', str(cache)))
         if _DRY_RUN.value:
-            dry_run(config)
-            return 0
+            return 0 if dry_run(config) else 1
+        workdir = pathlib.Path(_WORKDIR.value)
         workdir.mkdir(parents=True, exist_ok=True)
         workdir_.write_atomically(
             workdir / 'config.json', json.dumps(config.to_dict(), indent=1, default=list)

@@ -1,31 +1,39 @@
 """The stages of experiments on slides."""
 
 import pathlib
+from collections.abc import Sequence
 
 import ml_collections
+import numpy as np
 
-from nic_jax import cohort, prefetch, progress
-from nic_jax.compression import compress as compress_
+from nic_jax import cohort, folds, prefetch, progress, workdir
+from nic_jax.classifiers.cross_validation import Dataset
+from nic_jax.compression import dry_run as dry_run_
+from nic_jax.compression.compress import compress_cohort, grid_path
 from nic_jax.compression.settings import CompressSettings
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder
+from nic_jax.grids import VERSIONS, Grid, GridError
+from nic_jax.grids import open as open_grid
 
 Config = ml_collections.ConfigDict
 
 # The patches of encoders that take any: the papers' size and resolution.
 _ANY_PATCHES = (128, 0.5)
+# What must be the same in all grids of one training.
+_SAME_IN_ALL = ('encoder', 'mpp_target', 'patch_size', 'stride', 'versions')
 
 
-def compress(config: Config, workdir: pathlib.Path, *, overwrite: bool) -> bool:
+def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Slides × encoder → grids."""
-    entries = _entries(config)
+    found = cohort.shard(entries(config), config.shard)
     failed = 0
     for named in config.encoder.split(','):
         encoder = load_encoder(named)
         settings = compress_settings(config, encoder)
-        folder = workdir / encoder_folder(encoder, settings)
-        summary = compress_.compress_cohort(
-            entries, encoder, folder=folder, settings=settings, overwrite=overwrite
+        folder = home / folder_name(encoder, settings)
+        summary = compress_cohort(
+            found, encoder, folder=folder, settings=settings, overwrite=overwrite
         )
         failed += summary.failed
         progress.console.print(
@@ -36,10 +44,74 @@ def compress(config: Config, workdir: pathlib.Path, *, overwrite: bool) -> bool:
         if summary.elsewhere:
             progress.console.print(f'{summary.elsewhere} are being compressed by other processes')
     if failed:
-        progress.console.print(f'failures, with their reasons: {workdir / "failures.csv"}')
+        progress.console.print(f'failures, with their reasons: {home / "failures.csv"}')
     return not failed
 
 
+def encoder_folders(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
+    """The folder of each encoder asked for."""
+    encoders = [load_encoder(named) for named in config.encoder.split(',')]
+    return [home / folder_name(each, compress_settings(config, each)) for each in encoders]
+
+
+def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, bool]:
+    """The grids and labels of a cohort, and whether every slide of it has a grid with tissue.
+
+    Folds are made of all slides with a label, before any is found to lack its grid, so that a
+    slide that fails does not move the others from fold to fold.
+    """
+    found = entries(config)
+    settings = config.cohort
+    targets, class_names, has_label = cohort.labels(found, settings.label, task=settings.task)
+    grids = _open_grids(home, name, found)
+    kept = np.array([index for index, grid in enumerate(grids) if grid is not None], int)
+    new_index = np.full(len(found), -1)
+    new_index[kept] = np.arange(len(kept))
+
+    labelled = np.flatnonzero(has_label)
+    if not len(labelled):
+        raise cohort.CohortError(f'{config.slides}: no slide has a value in {settings.label!r}')
+    split = folds.given_folds([found[i] for i in labelled], [found[i].case_id for i in labelled])
+    if split is None:
+        split = folds.rotate_folds(
+            [found[i].case_id for i in labelled],
+            targets[labelled],
+            task=settings.task,
+            parts=settings.folds,
+            train_parts=settings.train_parts,
+            seed=config.seed,
+        )
+
+    def present(part: np.ndarray) -> np.ndarray:
+        indices = new_index[labelled[part]]
+        return indices[indices >= 0]
+
+    present_grids = [grids[index] for index in kept]
+    _check_alike(present_grids)
+    attributes = present_grids[0].attributes
+    invariant = attributes['encoder']['turn_invariant']
+    return Dataset(
+        label_name=settings.label,
+        task=settings.task,
+        grids=present_grids,
+        case_ids=[found[index].case_id for index in kept],
+        targets=targets[kept],
+        has_label=has_label[kept],
+        class_names=class_names,
+        folds=[
+            folds.Fold(present(fold.train), present(fold.valid), present(fold.test))
+            for fold in split
+        ],
+        lesion_areas=None,
+        versions=VERSIONS if invariant else tuple(range(attributes['versions'])),
+        identity={key: attributes[key] for key in _SAME_IN_ALL},
+    ), len(kept) == len(found)
+
+
+def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
+    """Pictures of the report beyond its table."""
+    del config, home
+    return []
 
 
 def compress_settings(config: Config, encoder: Encoder) -> CompressSettings:
@@ -66,7 +138,7 @@ def compress_settings(config: Config, encoder: Encoder) -> CompressSettings:
     )
 
 
-def encoder_folder(encoder: Encoder, settings: CompressSettings) -> str:
+def folder_name(encoder: Encoder, settings: CompressSettings) -> str:
     """An encoder's folder: its name, and stride, size and µm/px where they are not its own."""
     size, mpp = encoder.inputs[0] if encoder.inputs else _ANY_PATCHES
     name = encoder.name
@@ -79,12 +151,58 @@ def encoder_folder(encoder: Encoder, settings: CompressSettings) -> str:
     return name
 
 
-def _entries(config: Config) -> tuple[cohort.SlideEntry, ...]:
-    """This process's part of the cohort."""
-    entries, others = cohort.find_slides(config.slides)
+def dry_run(config: Config) -> bool:
+    """Says what the compress stage would do with this process's slides."""
+    found = cohort.shard(entries(config), config.shard)
+    failed = 0
+    for named in config.encoder.split(','):
+        encoder = load_encoder(named)
+        failed += dry_run_.dry_run(found, encoder, compress_settings(config, encoder))
+    return not failed
+
+
+def entries(config: Config) -> tuple[cohort.SlideEntry, ...]:
+    """The whole cohort."""
+    found, others = cohort.find_slides(config.slides)
     if others:
         shown = ', '.join(str(path) for path in others[:5]) + (' …' if len(others) > 5 else '')
         progress.console.print(f'{len(others)} files are no slides: {shown}')
-    if not entries:
-        raise cohort.CohortError(f'{config.slides}: no slides there')
-    return cohort.shard(entries, config.shard)
+    return found
+
+
+def _open_grids(
+    home: pathlib.Path, name: str, found: Sequence[cohort.SlideEntry]
+) -> list[Grid | None]:
+    """Opens the grids that are there; those that are not are noted in failures.csv."""
+    grids: list[Grid | None] = []
+    for entry in found:
+        grid, reason = None, ''
+        try:
+            grid = open_grid(grid_path(home / name, entry.slide_id))
+            if not grid.encoded.any():
+                grid, reason = None, 'its grid has no tissue'
+        except GridError as error:
+            reason = str(error)
+        if grid is None:
+            progress.console.print(f'left out: {entry.slide_id}: {reason}')
+            workdir.record_failure(
+                home, stage='classify', slide_id=entry.slide_id, path=entry.path, reason=reason
+            )
+        else:
+            workdir.clear_failure(home, stage='classify', slide_id=entry.slide_id)
+        grids.append(grid)
+    workdir.merge_failures(home)
+    if not any(grids):
+        raise GridError(f'{home / name} holds no grid of these slides; compress them first')
+    return grids
+
+
+def _check_alike(grids: Sequence[Grid]) -> None:
+    first = grids[0]
+    for grid in grids:
+        for key in _SAME_IN_ALL:
+            if grid.attributes[key] != first.attributes[key]:
+                raise GridError(
+                    f'{grid.path} has {key} {grid.attributes[key]!r}, {first.path} '
+                    f'{first.attributes[key]!r}; compress all slides with the same settings'
+                )

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from nic_jax import prefetch, progress, workdir
+from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.images import compress_images
 from nic_jax.encoders import storage
 from nic_jax.encoders.encoder import Encoder
@@ -14,8 +15,11 @@ from nic_jax.encoders.mean_rgb import mean_rgb
 from nic_jax.encoders.supervised import train_supervised
 from nic_jax.encoders.training import EncoderSettings
 from nic_jax.encoders.vae import train_vae
-from nic_jax.report import pictures
+from nic_jax.folds import Fold
+from nic_jax.grids import VERSIONS, stack
+from nic_jax.report import pictures as pictures_
 from nic_jax.synthetic import patches as patches_
+from nic_jax.synthetic import rectangles
 from nic_jax.synthetic.digits import DigitSet, load_digits
 from nic_jax.synthetic.rectangles import RectangleStudy
 from nic_jax.synthetic.study import Split, split_digits, split_images
@@ -36,7 +40,6 @@ _NETWORK = {
     'averaged': False,
     'channels': 1,
 }
-_DECODER = {'start': 128, 'widths': [64, 32]}
 
 
 def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
@@ -74,7 +77,7 @@ def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
         )
     for name, values in arrays.items():
         workdir.save_array(folder / f'{name}.npy', values)
-    pictures.patch_sheet(
+    pictures_.patch_sheet(
         {name: arrays[name][:200] * 255 for name in ('cells_train', 'digits_train')},
         folder / 'patches.png',
     )
@@ -94,6 +97,7 @@ def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
             'settings': dataclasses.asdict(settings),
             'code_size': config.code_size,
             'seed': config.seed,
+            'decoder': config.vae_decoder.to_dict() if name == 'vae' else None,
             'patches': workdir.made_with(workdir_ / 'patches'),
         }
         if workdir.begin(folder / 'encoder', made_with, overwrite=overwrite):
@@ -198,10 +202,71 @@ def _train(name, config, settings, workdir_, folder) -> Encoder:
         }
         if name == 'supervised':
             return train_supervised(network, classes=config.images.classes, **common)
-        trained, decode = train_vae(network, decoder=_DECODER, **common)
-    pictures.reconstructions(
+        trained, decode = train_vae(network, decoder=config.vae_decoder, **common)
+    pictures_.reconstructions(
         valid['patches'][:200],
         np.asarray(decode(trained.apply(trained.variables, valid['patches'][:200]))),
         folder / 'encoder' / 'reconstructions.png',
     )
     return trained
+
+
+def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset, bool]:
+    """The training and test images of one encoder, as one fold; none is ever missing."""
+    train = stack.open_stack(stack_path(workdir_, name, 'train'))
+    test = stack.open_stack(stack_path(workdir_, name, 'test'))
+    grids = [*train.grids(), *test.grids()]
+    first_valid = len(train) - split_of(config).valid_count
+    fold = Fold(
+        train=np.arange(first_valid),
+        valid=np.arange(first_valid, len(train)),
+        test=np.arange(len(train), len(grids)),
+    )
+    keys = ('study', 'digits', 'indices', 'seed', 'encoder')
+    found = Dataset(
+        label_name='digit',
+        task='classification',
+        grids=grids,
+        case_ids=[grid.slide_id for grid in grids],
+        targets=np.concatenate([train.labels, test.labels]),
+        has_label=np.ones(len(grids), bool),
+        class_names=tuple(str(digit) for digit in range(config.images.classes)),
+        folds=(fold,),
+        lesion_areas=np.concatenate([train.lesion_areas(), test.lesion_areas()]),
+        versions=VERSIONS,
+        identity={key: train.attributes[key] for key in keys},
+    )
+    return found, True
+
+
+def dry_run(config: Config) -> bool:
+    """Says how many images, cells and GB the experiment comes to."""
+    split, study, data = split_of(config), RectangleStudy(**config.images), config.data
+    images = len(split.train) + len(split.test)
+    gigabytes = images * study.cells**2 * config.code_size * 2 / 1e9
+    progress.console.print(
+        f'{data.encoder_images:,} images for the encoders, {len(split.train):,} for the CNN '
+        f'({split.valid_count:,} of them validate), {len(split.test):,} to test; '
+        f'{study.cells}×{study.cells} cells each: at most {gigabytes:.3g} GB of codes for each of '
+        f'{config.encoder}. Nothing was written.'
+    )
+    return True
+
+
+def encoder_folders(config: Config, workdir_: pathlib.Path) -> list[pathlib.Path]:
+    """The folder of each encoder asked for."""
+    return [workdir_ / name for name in names(config)]
+
+
+def pictures(config: Config, workdir_: pathlib.Path) -> list[pathlib.Path]:
+    """Draws the first test image, its mask, and some of each encoder's grid of it."""
+    grids = {}
+    for name in names(config):
+        test = stack.open_stack(stack_path(workdir_, name, 'test'))
+        grids[name] = np.asarray(test.codes[0], np.float32)
+    study, index = RectangleStudy(**config.images), split_of(config).test[0]
+    image = rectangles.draw(study, digits_of(config, 'test'), seed=config.seed, index=index)
+    path = workdir_ / 'report' / 'image.png'
+    title = f'test image {index}: digit {image.label} in the tilted rectangle'
+    pictures_.image_and_grid(image.pixels, image.mask, grids, path, title=title)
+    return [path]

@@ -1,4 +1,4 @@
-"""The files of a workdir that all stages share: settings, metrics, failures, locks, fingerprints."""
+"""The files of a workdir that all stages share: metrics, failures, locks, fingerprints."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ import numpy as np
 _MIB = 1 << 20
 _MADE_WITH = 'made_with.json'
 _FINISHED = 'finished'
-_FAILURE_COLUMNS = ('slide_id', 'path', 'stage', 'reason')
+_FAILURE_COLUMNS = ('slide_id', 'path', 'stage', 'encoder', 'reason')
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -110,23 +110,31 @@ def lock(workdir: pathlib.Path, name: str) -> Iterator[bool]:
 
 
 def record_failure(
-    workdir: pathlib.Path, *, stage: str, slide_id: str, path: pathlib.Path, reason: str
+    workdir: pathlib.Path,
+    *,
+    stage: str,
+    slide_id: str,
+    path: pathlib.Path,
+    reason: str,
+    encoder: str = '',
 ) -> None:
     """Notes that a slide failed in a stage. One file a slide, so that processes do not collide."""
-    row = {'slide_id': slide_id, 'path': str(path), 'stage': stage, 'reason': reason}
-    write_atomically(workdir / '.failures' / _flat(f'{stage}/{slide_id}'), json.dumps(row))
+    row = dict(zip(_FAILURE_COLUMNS, (slide_id, str(path), stage, encoder, reason), strict=True))
+    write_atomically(_note(workdir, stage, encoder, slide_id), json.dumps(row))
     merge_failures(workdir)
 
 
-def clear_failure(workdir: pathlib.Path, *, stage: str, slide_id: str) -> None:
+def clear_failure(workdir: pathlib.Path, *, stage: str, slide_id: str, encoder: str = '') -> None:
     """Forgets a failure, since the slide has succeeded now."""
-    (workdir / '.failures' / _flat(f'{stage}/{slide_id}')).unlink(missing_ok=True)
+    _note(workdir, stage, encoder, slide_id).unlink(missing_ok=True)
 
 
 def merge_failures(workdir: pathlib.Path) -> list[dict[str, str]]:
     """Writes failures.csv from all processes' notes and returns its rows."""
-    files = sorted((workdir / '.failures').glob('[!.]*'))
-    rows = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    rows = []
+    for file in sorted((workdir / '.failures').glob('[!.]*')):
+        with contextlib.suppress(FileNotFoundError):  # another process has just cleared it
+            rows.append(json.loads(file.read_text(encoding='utf-8')))
     if rows or (workdir / 'failures.csv').exists():
         partial = workdir / f'.failures.csv.{os.getpid()}.partial'
         with partial.open('w', newline='', encoding='utf-8') as file:
@@ -135,6 +143,11 @@ def merge_failures(workdir: pathlib.Path) -> list[dict[str, str]]:
             writer.writerows(rows)
         os.replace(partial, workdir / 'failures.csv')
     return rows
+
+
+def _note(workdir: pathlib.Path, stage: str, encoder: str, slide_id: str) -> pathlib.Path:
+    """The file of one failure."""
+    return workdir / '.failures' / _flat(f'{stage}/{encoder}/{slide_id}')
 
 
 def _flat(name: str) -> str:

@@ -12,7 +12,7 @@ from nic_jax.classifiers.trained import Trained, TrainSettings, build_network, i
 
 
 def _trained(task='classification', classes=3, **kwargs):
-    settings = TrainSettings(crop=9, widths=(6, 6), dense=4, versions=(0, 1), **kwargs)
+    settings = TrainSettings(crop=9, widths=(6,), strides=(2,), dense=4, versions=(0, 1), **kwargs)
     network = build_network(settings, outputs=classes)
     return Trained(
         settings=settings,
@@ -32,7 +32,7 @@ def _trained(task='classification', classes=3, **kwargs):
 def _by_hand(trained, grid, versions, count):
     corners = crops.spread_crops(grid.encoded, size=9, count=count)
     codes = np.stack([grid.crop(*corner, 9, v) for corner in corners for v in versions])
-    outputs = trained.network.apply(trained.variables, codes)
+    outputs = jax.jit(trained.network.apply)(trained.variables, codes)
     if trained.task == 'classification':
         outputs = jax.nn.softmax(outputs)
     return np.asarray(outputs, np.float64).mean(0) * trained.scale + trained.offset
@@ -86,7 +86,8 @@ from nic_jax.classifiers.training import train
 # So small a rate that Adam does not blow rounding up; so small a momentum that the batch
 # statistics show in the predictions.
 settings = TrainSettings(
-    crop=9, widths=(6, 6), dense=4, batch=8, epochs=1, learning_rate=1e-5, momentum=0.5)
+    crop=9, widths=(6,), strides=(2,), dense=0, batch=8, epochs=1, learning_rate=1e-5,
+    momentum=0.5)
 
 def run(settings):
     return train(

@@ -1,6 +1,7 @@
 """Batches of crops for training: batch k is a pure function of (seed, k)."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 
@@ -34,6 +35,11 @@ class Examples:
             raise ValueError('targets must be finite; leave slides without a label out')
         if len(sizes := {grid.code_size for grid in self.grids}) > 1:
             raise ValueError(f'grids of different code sizes {sorted(sizes)} in one training')
+
+    @functools.cached_property
+    def members(self) -> list[np.ndarray]:
+        """Indices of the examples of each class present."""
+        return [np.flatnonzero(self.targets == label) for label in np.unique(self.targets)]
 
     def centres(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns `crops.cumulative_centres` of a grid, computed at its first use."""
@@ -81,12 +87,7 @@ def plan_batch(
         balanced: Every class equally likely, then a slide of it; else every slide.
     """
     rng = np.random.default_rng([seed, step])
-    if balanced:
-        members = [
-            np.flatnonzero(examples.targets == label) for label in np.unique(examples.targets)
-        ]
-    else:
-        members = [np.arange(len(examples.targets))]
+    members = examples.members if balanced else [np.arange(len(examples.targets))]
     draws = []
     for _ in range(batch):
         slides = members[rng.integers(len(members))]

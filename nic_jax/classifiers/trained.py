@@ -1,6 +1,7 @@
 """What a training is told and what it gives: settings, weights, and their folder."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -140,6 +141,7 @@ def build_network(settings: TrainSettings, *, outputs: int) -> GridCNN:
     )
 
 
+@functools.partial(jax.jit, static_argnames=('network', 'crop', 'code_size'))
 def initial_variables(network: GridCNN, key: jax.Array, *, crop: int, code_size: int) -> Any:
     """Returns new weights and batch statistics."""
     return network.init(key, jnp.zeros((1, crop, crop, code_size), jnp.float32))

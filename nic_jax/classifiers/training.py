@@ -44,6 +44,7 @@ def train(
     folder: pathlib.Path,
     report: Callable[[dict], None] = lambda record: None,
     identity: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Trained:
     """Trains, or goes on with what `folder` holds, and keeps the best validation weights.
 
@@ -64,6 +65,7 @@ def train(
         report: Called after each epoch with epoch, step, loss, valid_loss, valid_accuracy
             (balanced) or valid_spearman, learning_rate, steps_per_s.
         identity: JSON values that tell this training apart (encoder, label, fold …).
+        overwrite: Replace what other settings have left in `folder`.
 
     Raises:
         ValueError: data and settings that do not go together, or a folder made with others.
@@ -83,13 +85,18 @@ def train(
         'identity': dict(identity or {}),
         'examples': {'train': train.fingerprint(), 'valid': valid.fingerprint()},
     }
-    if (folder / RECORD).exists():
-        check_same(folder / RECORD, record)
-        return load_trained(folder)
     unfinished = folder / 'unfinished'
-    if (unfinished / RECORD).exists():
-        check_same(unfinished / RECORD, record)
-    else:
+    for path in (folder / RECORD, unfinished / RECORD):
+        if path.exists():
+            try:
+                check_same(path, record)
+            except ValueError:
+                if not overwrite:
+                    raise
+                shutil.rmtree(folder)
+    if (folder / RECORD).exists():
+        return load_trained(folder)
+    if not (unfinished / RECORD).exists():
         write_atomically(unfinished / RECORD, json.dumps(record))
 
     # ---- What is trained ----------------------------------------------------------------------

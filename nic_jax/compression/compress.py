@@ -17,7 +17,7 @@ from nic_jax.compression.encode import batch_encoder
 from nic_jax.compression.prepare import Prepared, prepare, save_picture
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.grids import schema, writing
-from nic_jax.slides import stream, tiling
+from nic_jax.slides import stream
 
 
 @dataclasses.dataclass
@@ -66,7 +66,9 @@ def compress_cohort(
     encode = batch_encoder(encoder, versions=settings_.stored_versions(encoder, settings))
     summary, start = Summary(), time.perf_counter()
 
-    def open_one(entry: SlideEntry) -> tuple[SlideEntry, contextlib.ExitStack, Prepared | str]:
+    def open_one(
+        entry: SlideEntry,
+    ) -> tuple[SlideEntry, contextlib.ExitStack, Prepared | str | Exception]:
         """Takes the slide's lock and prepares it; a failure is handed over, not raised."""
         held = contextlib.ExitStack()
         try:
@@ -80,8 +82,7 @@ def compress_cohort(
             held.callback(prepared.slide.close)
             return entry, held, prepared
         except Exception as error:
-            _fail(home, entry, error)
-            return entry, held, 'failed'
+            return entry, held, error
 
     opened = prefetch.map_ahead(open_one, entries, workers=1, ahead=2)
     with contextlib.closing(opened), progress.bar('slides', total=None, unit='patches') as advance:
@@ -91,16 +92,18 @@ def compress_cohort(
                 if isinstance(prepared, str):
                     setattr(summary, prepared, getattr(summary, prepared) + 1)
                     if prepared == 'skipped':
-                        workdir.clear_failure(home, stage='compress', slide_id=entry.slide_id)
+                        _succeed(folder, entry)
                     continue
                 advance(0, description=title)
                 try:
+                    if isinstance(prepared, Exception):
+                        raise prepared
                     record = _compress_one(prepared, encode, folder, settings, overwrite, advance)
                 except Exception as error:
-                    _fail(home, entry, error)
+                    _fail(folder, entry, error)
                     summary.failed += 1
                     continue
-            workdir.clear_failure(home, stage='compress', slide_id=entry.slide_id)
+            _succeed(folder, entry)
             workdir.log_metrics(home, {'stage': 'compress', 'encoder': folder.name, **record})
             summary.done += 1
             summary.patches += record['patches']
@@ -151,22 +154,23 @@ def _compress_one(prepared: Prepared, encode, folder, settings, overwrite, advan
     side = schema.SHARD_CELLS
     patches, shard_codes, writes = 0, None, collections.deque()
     # While the device encodes a batch, the one before it is fetched and the next ones are read.
-    for batch, codes in _in_flight(batches, encode):
-        top, left = batch.shard[0] * side, batch.shard[1] * side
-        if shard_codes is None:
-            size = (writer.versions, min(side, height - top), min(side, width - left))
-            shard_codes = np.full((*size, writer.code_size), np.nan, np.float16)
-        if count := len(batch.cells):
-            rows, columns = (batch.cells - (top, left)).T
-            where = f'{prepared.entry.path}, cells from {batch.cells[0].tolist()}'
-            shard_codes[:, rows, columns] = writing.to_float16(codes[:, :count], where)
-        if batch.last:
-            writes.append(writer.write(batch.shard, shard_codes))
-            shard_codes = None
-            if len(writes) > 1:
-                writes.popleft().result()
-        patches += count
-        advance(count)
+    with contextlib.closing(batches):  # before the slide is closed, whatever happens
+        for batch, codes in _in_flight(batches, encode):
+            top, left = batch.shard[0] * side, batch.shard[1] * side
+            if shard_codes is None:
+                size = (writer.versions, min(side, height - top), min(side, width - left))
+                shard_codes = np.full((*size, writer.code_size), np.nan, np.float16)
+            if count := len(batch.cells):
+                rows, columns = (batch.cells - (top, left)).T
+                where = f'{prepared.entry.path}, cells from {batch.cells[0].tolist()}'
+                shard_codes[:, rows, columns] = writing.to_float16(codes[:, :count], where)
+            if batch.last:
+                writes.append(writer.write(batch.shard, shard_codes))
+                shard_codes = None
+                if len(writes) > 1:
+                    writes.popleft().result()
+            patches += count
+            advance(count)
     for write in writes:
         write.result()
     writer.finish()
@@ -195,10 +199,21 @@ def _in_flight(batches, encode):
         yield waiting[0], np.asarray(waiting[1])
 
 
-def _fail(home: pathlib.Path, entry: SlideEntry, error: Exception) -> None:
+def _succeed(folder: pathlib.Path, entry: SlideEntry) -> None:
+    workdir.clear_failure(
+        folder.parent, stage='compress', encoder=folder.name, slide_id=entry.slide_id
+    )
+
+
+def _fail(folder: pathlib.Path, entry: SlideEntry, error: Exception) -> None:
     reason = str(error) or type(error).__name__
     workdir.record_failure(
-        home, stage='compress', slide_id=entry.slide_id, path=entry.path, reason=reason
+        folder.parent,
+        stage='compress',
+        encoder=folder.name,
+        slide_id=entry.slide_id,
+        path=entry.path,
+        reason=reason,
     )
     progress.console.print(f'failed: {entry.slide_id}: {reason}')
     if not isinstance(error, ValueError | OSError):  # not foreseen: say where it came from

@@ -1,4 +1,4 @@
-"""A slide made ready for encoding: opened, its tissue found, its grid laid. Runs ahead in a thread."""
+"""A slide made ready for encoding: opened, its tissue found, its grid laid."""
 
 import dataclasses
 import os

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ class Encoder:
 
     def sha256(self) -> str:
         """Fingerprint of network and weights: equal exactly where codes are made alike."""
-        digest = hashlib.sha256(repr(sorted(self.network.items())).encode())
+        digest = hashlib.sha256(json.dumps(self.network, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
             value = np.asarray(leaf)
             digest.update(f'{jax.tree_util.keystr(path)} {value.dtype} {value.shape}'.encode())

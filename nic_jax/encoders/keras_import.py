@@ -63,16 +63,22 @@ def _build(weights: h5py.Group, layers: list[dict[str, Any]], name: str) -> Enco
     if kinds != ['Conv2D', 'LeakyReLU', 'BatchNormalization'] * depth + ['Dense'] or not depth:
         raise EncoderError(f'its layers are {", ".join(kinds)}')
 
+    slope, epsilon = layers[1]['config']['alpha'], layers[2]['config']['epsilon']
     params, stats = {}, {}
     for index in range(depth):
         conv, activation, norm = (layer['config'] for layer in layers[3 * index : 3 * index + 3])
-        _check_conv(conv)
+        _check(conv, kernel_size=[3, 3], strides=[2, 2], padding='valid', use_bias=True)
+        _check(conv, dilation_rate=[1, 1], data_format='channels_last', activation='linear')
+        _check(activation, alpha=slope)
+        _check(norm, epsilon=epsilon, center=True, scale=True)
         params[f'conv_{index}'] = _arrays(weights, conv['name'], kernel='kernel', bias='bias')
         params[f'norm_{index}'] = _arrays(weights, norm['name'], scale='gamma', bias='beta')
         stats[f'norm_{index}'] = _arrays(
             weights, norm['name'], mean='moving_mean', var='moving_variance'
         )
-    params['code'] = _arrays(weights, layers[-1]['config']['name'], kernel='kernel', bias='bias')
+    dense = layers[-1]['config']
+    _check(dense, use_bias=True, activation='linear')
+    params['code'] = _arrays(weights, dense['name'], kernel='kernel', bias='bias')
 
     network = {
         'kind': 'conv',
@@ -81,8 +87,8 @@ def _build(weights: h5py.Group, layers: list[dict[str, Any]], name: str) -> Enco
         'dense': 0,
         'padding': 'VALID',
         'norm_after': True,
-        'slope': round(activation['alpha'], 6),
-        'epsilon': norm['epsilon'],
+        'slope': round(slope, 6),
+        'epsilon': epsilon,
         'input_size': 64,
         'averaged': True,
         'channels': params['conv_0']['kernel'].shape[2],
@@ -91,10 +97,10 @@ def _build(weights: h5py.Group, layers: list[dict[str, Any]], name: str) -> Enco
     return conv_encoder(name, network, variables, mpp=PUBLISHED_MPP)
 
 
-def _check_conv(config: Mapping[str, Any]) -> None:
-    expected = {'kernel_size': [3, 3], 'strides': [2, 2], 'padding': 'valid', 'use_bias': True}
+def _check(config: Mapping[str, Any], **expected: Any) -> None:
+    """Raises EncoderError where a layer is not as the folded network takes it to be."""
     for key, value in expected.items():
-        if config[key] != value:
+        if config.get(key, value) != value:
             raise EncoderError(f'{config["name"]} has {key} {config[key]}, expected {value}')
 
 

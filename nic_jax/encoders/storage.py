@@ -75,7 +75,7 @@ def read_encoder(folder: pathlib.Path) -> Encoder:
         module(network).init, jax.random.key(0), jnp.zeros((1, size, size, channels))
     )
     variables = checkpoints.restore(folder / 'encoder' / 'weights', like)
-    mpp = dict((size, mpp) for size, mpp in record['inputs'])[record['inputs'][0][0]]
+    _, mpp = record['inputs'][0]
     encoder = conv_encoder(record['name'], network, variables, mpp=mpp)
     if encoder.sha256() != record['sha256']:
         raise EncoderError(f'{path} does not belong to the weights beside it; train again')

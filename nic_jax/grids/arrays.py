@@ -26,7 +26,7 @@ def create(
     dimension_names: Sequence[str],
     dtype: str = 'float16',
 ) -> ts.TensorStore:
-    """Creates an array whose `shards` are single files that hold `chunks`, each compressed alone."""
+    """Creates an array whose `shards` are files that hold `chunks`, each compressed alone."""
     inner = [
         {'name': 'bytes', 'configuration': {'endian': 'little'}},
         {

@@ -81,7 +81,11 @@ def open_stack_writer(
             shutil.rmtree(path)
         path.mkdir(parents=True)
         sizes = {
-            'codes': ((images, height, width, code_size), ('image', 'y', 'x', 'feature'), 'float16'),
+            'codes': (
+                (images, height, width, code_size),
+                ('image', 'y', 'x', 'feature'),
+                'float16',
+            ),
             'mask': ((images, height, width), ('image', 'y', 'x'), 'bool'),
             'label': ((images,), ('image',), 'int32'),
         }
@@ -128,9 +132,13 @@ class Stack:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def grid(self, index: int) -> 'StackedGrid':
-        """One image's grid."""
-        return StackedGrid(self, index)
+    def grids(self) -> list['StackedGrid']:
+        """One grid an image."""
+        return [StackedGrid(self, index) for index in range(len(self))]
+
+    def lesion_areas(self) -> np.ndarray:
+        """Cells of each image that its label is about, int `[N]`."""
+        return np.array([np.asarray(mask).sum() for mask in self.masks])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -41,12 +41,18 @@ def tissue_picture(
     picture = Image.fromarray(pixels)
 
     draw = ImageDraw.Draw(picture)
-    (dx, dy), (width, height) = plan.stride_level0, plan.patch_level0
-    for row, column in np.argwhere(encode):
-        x, y = plan.position(int(row), int(column))
-        left, top = (float(x) - origin[0]) / step, (float(y) - origin[1]) / step
-        # Neighbours share a line: the part of the patch that is this cell's own.
-        right = left + float(min(dx, width)) / step
-        bottom = top + float(min(dy, height)) / step
-        draw.rectangle([value / shrink for value in (left, top, right, bottom)], outline=_CELLS)
+    scale = step * shrink  # level-0 pixels per pixel of the picture
+    left, top = (
+        (float(first) - start) / scale
+        for first, start in zip(plan.origin_level0, origin, strict=True)
+    )
+    pitch_x, pitch_y = (float(pitch) / scale for pitch in plan.stride_level0)
+    # Neighbours share a line: the part of the patch that is this cell's own.
+    width, height = (
+        float(min(pitch, side)) / scale
+        for pitch, side in zip(plan.stride_level0, plan.patch_level0, strict=True)
+    )
+    for row, column in np.argwhere(encode).tolist():
+        x, y = left + column * pitch_x, top + row * pitch_y
+        draw.rectangle([x, y, x + width, y + height], outline=_CELLS)
     return picture

@@ -42,7 +42,7 @@ def split_images(*, encoder_images: int, train_images: int, test_images: int) ->
 
 
 def split_digits(digits: DigitSet, *, seed: int) -> tuple[DigitSet, DigitSet]:
-    """85 % of the training digits for the supervised encoder to learn, the others to validate it."""
+    """85 % of the training digits train the supervised encoder, the others validate it."""
     order = np.random.default_rng(seed).permutation(len(digits.labels))
     cut = round(0.85 * len(order))
     return tuple(
