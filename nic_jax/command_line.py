@@ -37,8 +37,7 @@ def parse(arguments: list[str]) -> list[str]:
 def help_text() -> str:
     """Flags, stages and experiments."""
     lines = [USAGE, 'flags:']
-    for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[0], []) or _own_flags():
-        lines.append(f'  --{flag.name:<10} {flag.help}')
+    lines += [f'  --{flag.name:<10} {flag.help}' for flag in _own_flags()]
     lines.append('  --config.KEY one setting of the experiment; it is printed when it is wrong')
     lines.append('\nstages, in order:')
     lines += [f'  {name:<10} {_summary(stage.__doc__)}' for name, stage in STAGES.items()]

@@ -1,12 +1,20 @@
 """Progress bars where there is a terminal; plain lines where output goes to a file."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 import rich.console
 import rich.progress
 
-console = rich.console.Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+# Files and pipes have no width of their own; tables should not be broken for it.
+console = rich.console.Console(
+    soft_wrap=True,
+    highlight=False,
+    markup=False,
+    emoji=False,
+    width=None if sys.stdout.isatty() else 140,
+)
 
 
 @contextlib.contextmanager

@@ -267,6 +267,6 @@ def pictures(config: Config, workdir_: pathlib.Path) -> list[pathlib.Path]:
     study, index = RectangleStudy(**config.images), split_of(config).test[0]
     image = rectangles.draw(study, digits_of(config, 'test'), seed=config.seed, index=index)
     path = workdir_ / 'report' / 'image.png'
-    title = f'test image {index}: digit {image.label} in the tilted rectangle'
+    title = f'a test image of digit {image.label}: the one in the tilted rectangle'
     pictures_.image_and_grid(image.pixels, image.mask, grids, path, title=title)
     return [path]

@@ -1,11 +1,9 @@
-"""What compressing a cohort would take, from its slides' overviews and a few seconds of encoding."""
+"""What compressing a cohort would take, from overviews and a few seconds of encoding."""
 
 import time
 from collections.abc import Sequence
 
 import numpy as np
-import rich.box
-import rich.table
 
 from nic_jax import prefetch, progress
 from nic_jax.cohort import SlideEntry
@@ -27,9 +25,6 @@ def dry_run(entries: Sequence[SlideEntry], encoder: Encoder, settings: CompressS
     """
     encoder.check_input(settings.patch_size)
     versions = stored_versions(encoder, settings)
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for name in ('slide', 'level 0', 'µm/px', 'read at', 'grid', 'cells with tissue'):
-        table.add_column(name, overflow='fold')
     cells = failed = 0
     rate = None
 
@@ -45,31 +40,27 @@ def dry_run(entries: Sequence[SlideEntry], encoder: Encoder, settings: CompressS
             advance(1)
             if isinstance(prepared, Exception):
                 failed += 1
-                table.add_row(entry.slide_id, f'cannot be compressed: {prepared}')
+                progress.console.print(f'{entry.slide_id}: cannot be compressed: {prepared}')
                 continue
             with prepared.slide as slide:
                 width, height = slide.dimensions
                 rows, columns = prepared.plan.shape
                 count = int(prepared.encode.sum())
-                share = f' ({count / prepared.encode.size:.0%})' if prepared.encode.size else ''
-                table.add_row(
-                    entry.slide_id,
-                    f'{width}×{height}',
-                    f'{slide.mpp:.4g}',
-                    f'level {prepared.plan.level}, {prepared.plan.mpp:.4g} µm/px',
-                    f'{rows}×{columns}',
-                    f'{count:,}{share}',
+                progress.console.print(
+                    f'{entry.slide_id}: {width}×{height} px of {slide.mpp:.4g} µm, read at level '
+                    f'{prepared.plan.level} as {prepared.plan.mpp:.4g} µm/px; {rows}×{columns} '
+                    f'cells, {count:,} with tissue'
                 )
                 cells += count
                 if rate is None and count:
                     rate = _cells_per_second(prepared, encoder, settings, versions)
-    progress.console.print(table)
     gigabytes = cells * versions * encoder.code_size * 2 / 1e9
     hours = cells / rate / 3600 if rate else 0
     progress.console.print(
         f'{encoder.name}: {len(entries) - failed} slides, {failed} cannot be compressed; '
         f'{cells:,} patches × {versions} version(s): about {hours:.2g} hours here '
-        f'({rate or 0:,.0f} patches/s), at most {gigabytes:.3g} GB. Nothing was written.'
+        f'({rate or 0:,.0f} patches/s in all versions), at most {gigabytes:.3g} GB. '
+        'Nothing was written.'
     )
     return failed
 

@@ -45,27 +45,32 @@ def image_and_grid(
 ) -> None:
     """Draws a synthetic image, its mask, and a few channels of its grid for each encoder.
 
+    Shown are the channels in which the cells of the mask differ most from the others.
+
     Args:
         pixels: `[size, size]` of 0 and 1.
         mask: The cells that the label is about, bool `[H, W]`.
-        grids: Encoder's name to codes `[H, W, C]`; the channels of largest variance are shown.
+        grids: Encoder's name to codes `[H, W, C]`.
         path: The PNG file.
-        title: Over the image.
+        title: Over all.
         channels: Shown of each grid, at most.
     """
-    figure = new_figure(1 + len(grids), channels, size=(3.2 * channels, 3.4 * (1 + len(grids))))
+    figure = new_figure(1 + len(grids), channels, size=(4 * channels, 4.2 * (1 + len(grids))))
+    figure.suptitle(title)
     axes = np.array(figure.axes).reshape(1 + len(grids), channels)
     for axis in axes.flat:
         axis.set_axis_off()
-    axes[0, 0].imshow(pixels, cmap='gray', interpolation='nearest')
-    axes[0, 0].set_title(title)
-    axes[0, 1].imshow(mask, cmap='gray', interpolation='nearest')
-    axes[0, 1].set_title('mask: the labelled rectangle')
+    zoom = slice(pixels.shape[0] // 2 - 45, pixels.shape[0] // 2 + 45)
+    top = (('image', pixels), ('its centre, 90×90 px', pixels[zoom, zoom]), ('mask', mask))
+    for axis, (name, values) in zip(axes[0], top, strict=False):
+        axis.imshow(values, cmap='gray', interpolation='nearest')
+        axis.set_title(name)
     for row, (name, codes) in zip(axes[1:], grids.items(), strict=True):
-        order = np.argsort(-codes.reshape(-1, codes.shape[-1]).var(axis=0))[:channels]
-        for axis, channel in zip(row, order, strict=False):
+        inside, outside = codes[mask], codes[~mask]
+        contrast = np.abs(inside.mean(0) - outside.mean(0)) / (outside.std(0) + 1e-6)
+        for axis, channel in zip(row, np.argsort(-contrast), strict=False):
             axis.imshow(codes[..., channel], cmap='viridis', interpolation='nearest')
-            axis.set_title(f'{name}: channel {channel}')
+            axis.set_title(f'{name}, channel {channel}')
     save(figure, path)
 
 

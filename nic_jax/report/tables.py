@@ -22,7 +22,9 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
         table = rich.table.Table(title=f'{label_name}: hold-outs', box=rich.box.SIMPLE_HEAD)
         for name in ('encoder', 'model', 'slides', *metrics):
             left = name in ('encoder', 'model')
-            table.add_column(name.replace('_', ' '), justify='left' if left else 'right')
+            table.add_column(
+                name.replace('_', ' '), justify='left' if left else 'right', no_wrap=True
+            )
         for record in of_label:
             cells = [record['encoder'], record['model'], str(record['slides'])]
             table.add_row(*cells, *(_cell(record, name) for name in metrics))
