@@ -58,8 +58,11 @@ def main():
         'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
         'device': jax.devices()[0].device_kind,
         'jax': jax.__version__,
+        'bound': {'matrix product, GFLOP/s': round(matrix_gflops(), 1)},
         'slides': {},
     }
+    # The published architecture takes 90 MFLOP a patch.
+    record['bound']['patches_per_s'] = round(record['bound']['matrix product, GFLOP/s'] / 0.09)
     with tempfile.TemporaryDirectory() as folder:
         tiled = pathlib.Path(folder) / 'tiled.tif'
         write_tiled(arguments.slide, tiled)
@@ -69,6 +72,20 @@ def main():
     results.mkdir(exist_ok=True)
     (results / 'compress.json').write_text(json.dumps(record, indent=1) + '\n')
     print(json.dumps(record, indent=1))
+
+
+def matrix_gflops() -> float:
+    """The device's float32 matrix product, best of a few."""
+    side = 2048
+    product = jax.jit(lambda a: a @ a)
+    matrix = np.random.default_rng(0).random((side, side), np.float32)
+    product(matrix).block_until_ready()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        product(matrix).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / min(times) / 1e9
 
 
 def measure(path, mpp, encoder, settings, folder) -> dict:
@@ -113,16 +130,20 @@ def measure(path, mpp, encoder, settings, folder) -> dict:
 
         home = pathlib.Path(folder) / f'{path.stem}_{repeat}'
         home.mkdir()
-        start = time.perf_counter()
-        entry = SlideEntry(path.stem, path, mpp=mpp)
-        compress_cohort([entry], encoder, folder=home / encoder.name, settings=settings)
-        times['file to grid'].append(time.perf_counter() - start)
+        # The first slide pays for compiling; the second is what each of a cohort costs.
+        entries = [SlideEntry(f'{path.stem}_{number}', path, mpp=mpp) for number in range(2)]
+        compress_cohort(entries, encoder, folder=home / encoder.name, settings=settings)
+        records = (home / 'metrics.jsonl').read_text().splitlines()
+        times['file to grid'].append(json.loads(records[-1])['seconds'])
     rates = {name: round(cells / min(values), 1) for name, values in times.items()}
-    bound = min(rates['encoder alone'], rates['decoding alone'])
+    slower = min(rates['encoder alone'], rates['decoding alone'])
+    # On a CPU both share the cores, so that their times add up.
+    both = 1 / (1 / rates['encoder alone'] + 1 / rates['decoding alone'])
     return {
         'cells': cells,
         'patches_per_s': rates,
-        'share_of_the_slower_alone': round(rates['file to grid'] / bound, 3),
+        'share_of_the_slower_alone': round(rates['file to grid'] / slower, 3),
+        'share_of_both_in_turn': round(rates['file to grid'] / both, 3),
     }
 
 

@@ -139,6 +139,9 @@ def check(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
             _positive(config, key)
         for key in ('tissue.mpp', 'compress.batch'):
             _positive(config, key)
+        for key in ('tiling.mpp_tolerance', 'compress.workers'):
+            if not _get(config, key) >= 0:
+                raise ValueError(f'--config.{key}={_get(config, key)} must not be negative')
         if not 0 <= config.tissue.threshold < 1:
             raise ValueError(
                 f'--config.tissue.threshold={config.tissue.threshold} is not in [0, 1)'

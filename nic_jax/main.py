@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
     """Runs the stages that the flags ask for; the exit status is 1 if a slide failed."""
     del arguments
     logging.set_verbosity(logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):  # a terminal without µ or × must not end a long run
+        stream.reconfigure(errors='backslashreplace')
     config = _CONFIG.value
     with config.unlocked():
         if _STAGES.value is not None:

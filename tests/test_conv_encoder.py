@@ -181,9 +181,9 @@ def test_other_sizes_are_refused(size):
     with pytest.raises(
         EncoderError, match=r'32 px at 0\.5 µm/px, 16 px at 1 µm/px; got .*patch_si'
     ):
-        encoder.check_input(size)
-    encoder.check_input(16)
-    encoder.check_input(32)
+        encoder.check_input(size, channels=encoder.channels)
+    encoder.check_input(16, channels=encoder.channels)
+    encoder.check_input(32, channels=encoder.channels)
 
 
 def test_twice_the_size_is_refused_where_nothing_is_averaged():
@@ -191,7 +191,7 @@ def test_twice_the_size_is_refused_where_nothing_is_averaged():
     with pytest.raises(ValueError, match='32 px wide'):
         encoder.apply(encoder.variables, patches(1, 32))
     with pytest.raises(EncoderError, match='takes patches of 16 px'):
-        encoder.check_input(32)
+        encoder.check_input(32, channels=encoder.channels)
 
 
 def test_what_cannot_be_folded_is_refused():

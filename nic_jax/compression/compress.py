@@ -13,7 +13,7 @@ import numpy as np
 from nic_jax import prefetch, progress, workdir
 from nic_jax.cohort import SlideEntry
 from nic_jax.compression import settings as settings_
-from nic_jax.compression.encode import batch_encoder
+from nic_jax.compression.encode import batch_encoder, check_batch
 from nic_jax.compression.prepare import Prepared, prepare, save_picture
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.grids import schema, writing
@@ -61,7 +61,8 @@ def compress_cohort(
     Returns:
         How many slides came to what.
     """
-    encoder.check_input(settings.patch_size)
+    encoder.check_input(settings.patch_size, channels=3)
+    check_batch(settings.batch)
     home = folder.parent
     encode = batch_encoder(encoder, versions=settings_.stored_versions(encoder, settings))
     summary, start = Summary(), time.perf_counter()
@@ -94,10 +95,11 @@ def compress_cohort(
                     if prepared == 'skipped':
                         _succeed(folder, entry)
                     continue
-                advance(0, description=title)
                 try:
                     if isinstance(prepared, Exception):
                         raise prepared
+                    cells = int(prepared.encode.sum())
+                    advance(0, description=title, total=summary.patches + cells)
                     record = _compress_one(prepared, encode, folder, settings, overwrite, advance)
                 except Exception as error:
                     _fail(folder, entry, error)
@@ -131,7 +133,6 @@ def _compress_one(prepared: Prepared, encode, folder, settings, overwrite, advan
     start = time.perf_counter()
     path = grid_path(folder, prepared.entry.slide_id)
     height, width = prepared.plan.shape
-    save_picture(prepared.picture, path.with_suffix('.png'))
     writer = writing.open_writer(
         path,
         attributes=prepared.attributes,
@@ -142,6 +143,7 @@ def _compress_one(prepared: Prepared, encode, folder, settings, overwrite, advan
     )
     if writer is None:
         raise RuntimeError(f'{path} became complete while its lock was held')
+    save_picture(prepared.picture, path.with_suffix('.png'))
     batches = stream.stream(
         prepared.slide,
         prepared.plan,

@@ -23,7 +23,7 @@ def dry_run(entries: Sequence[SlideEntry], encoder: Encoder, settings: CompressS
     Returns:
         How many slides could not be prepared.
     """
-    encoder.check_input(settings.patch_size)
+    encoder.check_input(settings.patch_size, channels=3)
     versions = stored_versions(encoder, settings)
     cells = failed = 0
     rate = None

@@ -17,11 +17,20 @@ def turn_patches(patches: jnp.ndarray, version: int) -> jnp.ndarray:
     return jnp.rot90(mirrored, k=version % 4, axes=(1, 2))
 
 
+def check_batch(batch: int) -> None:
+    """Raises ValueError where a batch cannot be shared out evenly over the devices."""
+    if batch % jax.local_device_count():
+        raise ValueError(
+            f'--config.compress.batch={batch} must be a multiple of the '
+            f'{jax.local_device_count()} devices'
+        )
+
+
 def batch_encoder(encoder: Encoder, *, versions: int) -> Callable[[np.ndarray], jax.Array]:
     """Compiles `patches uint8 [B, P, P, channels] -> codes float32 [versions, B, C]`.
 
-    B is shared out over the local devices where it divides by their number; each encodes its own
-    part without talking to the others. The call returns before the codes are there.
+    B is shared out over the local devices (`check_batch`), each of which encodes its own part
+    without talking to the others. The call returns before the codes are there.
 
     Args:
         encoder: Any encoder.
@@ -52,11 +61,6 @@ def batch_encoder(encoder: Encoder, *, versions: int) -> Callable[[np.ndarray], 
     variables = jax.device_put(encoder.variables, NamedSharding(mesh, P()))
 
     def encode_batch(patches: np.ndarray) -> jax.Array:
-        if patches.shape[0] % len(devices):
-            raise ValueError(
-                f'--config.compress.batch={patches.shape[0]} must be a multiple of the '
-                f'{len(devices)} devices'
-            )
         return split(variables, jax.device_put(patches, NamedSharding(mesh, P('data'))))
 
     return encode_batch

@@ -43,7 +43,7 @@ def compress_images(
     Returns:
         How many images were encoded; 0 where the stack was complete.
     """
-    encoder.check_input(study.cell)
+    encoder.check_input(study.cell, channels=1)
     shape = (study.cells, study.cells)
     writer = stack.open_stack_writer(
         path,

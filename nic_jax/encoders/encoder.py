@@ -51,8 +51,13 @@ class Encoder:
             digest.update(value.tobytes())
         return digest.hexdigest()
 
-    def check_input(self, patch_size: int) -> None:
-        """Raises EncoderError where patches of this size cannot be encoded."""
+    def check_input(self, patch_size: int, *, channels: int) -> None:
+        """Raises EncoderError where such patches cannot be encoded."""
+        if channels != self.channels:
+            raise EncoderError(
+                f'encoder {self.name} takes patches of {self.channels} channel(s), these have '
+                f'{channels}; name an encoder that was trained on such images'
+            )
         sizes = [size for size, _ in self.inputs]
         if sizes and patch_size not in sizes:
             known = ', '.join(f'{size} px at {mpp:g} µm/px' for size, mpp in self.inputs)

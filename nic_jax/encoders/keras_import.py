@@ -35,8 +35,9 @@ def load_keras(path: str | os.PathLike, *, name: str | None = None) -> Encoder:
     name = name or path.stem
     try:
         with h5py.File(path, 'r') as file:
-            layers = _flatten_layers(json.loads(file.attrs['model_config'])['config'])
-            return _build(file['model_weights'], layers, name)
+            config = json.loads(file.attrs['model_config'])['config']
+            layers = _flatten_layers(config)
+            return _build(file['model_weights'], layers, name, input_size=_input_size(config))
     except (OSError, KeyError, json.JSONDecodeError, EncoderError) as error:
         raise EncoderError(
             f'{path} is not a published Keras encoder (a .h5 with model_config, strided '
@@ -55,7 +56,17 @@ def _flatten_layers(config: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _build(weights: h5py.Group, layers: list[dict[str, Any]], name: str) -> Encoder:
+def _input_size(config: Any) -> int:
+    """Side of the patches that go into the first layer, px."""
+    for layer in config['layers'] if isinstance(config, dict) else config:
+        if shape := layer['config'].get('batch_input_shape'):
+            return shape[1]
+    raise EncoderError('it does not tell the shape of its input')
+
+
+def _build(
+    weights: h5py.Group, layers: list[dict[str, Any]], name: str, *, input_size: int
+) -> Encoder:
     kinds = [layer['class_name'] for layer in layers]
     if kinds == ['GlobalAveragePooling2D']:
         return mean_rgb()
@@ -89,7 +100,7 @@ def _build(weights: h5py.Group, layers: list[dict[str, Any]], name: str) -> Enco
         'norm_after': True,
         'slope': round(slope, 6),
         'epsilon': epsilon,
-        'input_size': 64,
+        'input_size': input_size,
         'averaged': True,
         'channels': params['conv_0']['kernel'].shape[2],
     }

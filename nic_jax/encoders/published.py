@@ -5,6 +5,7 @@ scikit-learn's data folder (`sklearn.datasets.get_data_home()`), so that a clust
 """
 
 import hashlib
+import http.client
 import os
 import pathlib
 import urllib.error
@@ -44,7 +45,7 @@ def load_published(name: str, *, source: str = _SOURCE) -> Encoder:
     """
     file, sha256 = PUBLISHED[name]
     path = pathlib.Path(sklearn.datasets.get_data_home()) / 'nic_jax' / file
-    if not path.exists():
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         _fetch(source + file, path, sha256)
     return load_keras(path, name=name)
 
@@ -54,7 +55,7 @@ def _fetch(url: str, path: pathlib.Path, sha256: str) -> None:
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
             data = response.read()
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
         raise EncoderError(f'{url} cannot be fetched ({error}); {remedy}') from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise EncoderError(f'{url} is not the file that was published (sha256 differs); {remedy}')

@@ -63,7 +63,10 @@ def write_attributes(path: pathlib.Path, attributes: Mapping[str, Any]) -> None:
     metadata = {'zarr_format': 3, 'node_type': 'group', 'attributes': dict(attributes)}
     partial = path / 'zarr.json.partial'
     text = json.dumps(metadata, indent=1, ensure_ascii=False)
-    partial.write_text(text, encoding='utf-8')
+    with partial.open('w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave a short file under the final name
     os.replace(partial, path / 'zarr.json')
 
 

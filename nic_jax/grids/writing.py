@@ -70,7 +70,7 @@ def open_writer(
 
     Args:
         path: Where the zarr group lies or shall lie.
-        attributes: What tells this grid from another; see `design` in the package's README.
+        attributes: What tells this grid from another; JSON values.
         tissue: float `[H, W]`, share of tissue in each cell's patch.
         versions: How many versions are stored.
         code_size: C.
@@ -89,7 +89,9 @@ def open_writer(
             raise schema.GridError(schema.other_settings(path, differences))
         if not differences and stored.get('complete'):
             return None
-    if stored is None or differences:
+    # What another version of this package began, it may have made otherwise: begin anew.
+    maker = 'created_with'
+    if stored is None or differences or stored.get(maker) != attributes.get(maker):
         _start(path, attributes, tissue, versions, code_size)
     height, width = tissue.shape
     side = schema.SHARD_CELLS

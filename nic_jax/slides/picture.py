@@ -26,7 +26,7 @@ def tissue_picture(
         image: The thumbnail, uint8 `[h, w, 3]`.
         mask: Tissue, bool, of any resolution; it is laid over the whole thumbnail.
         plan: The grid.
-        encode: The cells that are encoded, bool `[H, W]`; the others are veiled.
+        encode: The cells that are encoded, bool `[H, W]`; only these are drawn.
         origin: (x, y) of the thumbnail's top-left corner, level-0 pixels.
         step: Level-0 pixels per thumbnail pixel.
     """
