@@ -13,7 +13,7 @@ console = rich.console.Console(
     highlight=False,
     markup=False,
     emoji=False,
-    width=None if sys.stdout.isatty() else 140,
+    width=None if sys.stdout.isatty() else 160,
 )
 
 

@@ -70,7 +70,7 @@ def compress_cohort(
     def open_one(
         entry: SlideEntry,
     ) -> tuple[SlideEntry, contextlib.ExitStack, Prepared | str | Exception]:
-        """Takes the slide's lock and prepares it; a failure is handed over, not raised."""
+        """Takes the slide's lock, prepares it, draws it; a failure is handed over, not raised."""
         held = contextlib.ExitStack()
         try:
             name = f'{folder.name}/{entry.slide_id}'
@@ -81,6 +81,8 @@ def compress_cohort(
                 return entry, held, 'skipped'
             prepared = prepare(entry, encoder, settings)
             held.callback(prepared.slide.close)
+            picture = grid_path(folder, entry.slide_id).with_suffix('.png')
+            save_picture(prepared.picture, picture)
             return entry, held, prepared
         except Exception as error:
             return entry, held, error
@@ -143,7 +145,6 @@ def _compress_one(prepared: Prepared, encode, folder, settings, overwrite, advan
     )
     if writer is None:
         raise RuntimeError(f'{path} became complete while its lock was held')
-    save_picture(prepared.picture, path.with_suffix('.png'))
     batches = stream.stream(
         prepared.slide,
         prepared.plan,

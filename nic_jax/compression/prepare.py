@@ -100,7 +100,7 @@ def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
     """Writes a PNG so that a reader never sees half of it; whoever calls holds the slide's lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.partial')  # one name: the next run replaces it
-    picture.save(partial, format='png')
+    picture.save(partial, format='png', compress_level=1)
     os.replace(partial, path)
 
 
