@@ -48,7 +48,7 @@ def compress_cohort(
 ) -> Summary:
     """Compresses every slide that is not compressed yet.
 
-    The next slide is opened and its tissue sought while the present one is encoded. A slide that
+    The next slides are opened and their tissue sought while the present one is encoded. A slide that
     fails is noted in failures.csv with its reason, and the others go on.
 
     Args:
@@ -87,7 +87,7 @@ def compress_cohort(
         except Exception as error:
             return entry, held, error
 
-    opened = prefetch.map_ahead(open_one, entries, workers=1, ahead=2)
+    opened = prefetch.map_ahead(open_one, entries, workers=2, ahead=3)
     with contextlib.closing(opened), progress.bar('slides', total=None, unit='patches') as advance:
         for number, (entry, held, prepared) in enumerate(opened, start=1):
             title = f'{folder.name} {number}/{len(entries)} {entry.slide_id}'
