@@ -37,9 +37,7 @@ def get_config(variant: str = ''):
     if variant == 'small':
         config.encoder = 'supervised'
         config.images.update(size=900, lesion_max=450)
-        config.data.update(
-            encoder_images=200, train_images=2000, test_images=1000, patches=100_000
-        )
+        config.data.update(encoder_images=200, train_images=2000, test_images=1000, patches=100_000)
         config.supervised.update(steps=10_000, epoch_steps=500)
         # An epoch has 94 steps, too few for the paper's averages and plateaus.
         config.classifier.update(crop=100, momentum=0.9, epochs=30, schedule='cosine')

@@ -9,6 +9,10 @@
 # WORKDIR  on a disk that all tasks share
 # FLAGS    any of nic_jax.main's, such as --config.compress.batch=256 or --dry_run
 #
+# Options of sbatch before the script replace those below: --gres=none where there are no GPUs,
+# --array=0-63%8 for at most 8 tasks at a time. Published encoders are fetched once: where compute
+# nodes have no network, run one --dry_run on the login node first.
+#
 # Submit it from the project's folder, with the environment active that has nic_jax. Indices start
 # at 0 and leave none out: task i of n compresses slides i, i + n, i + 2n, ... What is complete is
 # skipped, so the same command goes on after a time limit, with as many tasks as you like.
@@ -53,7 +57,7 @@ shift 3
 
 task=${SLURM_ARRAY_TASK_ID:-} count=${SLURM_ARRAY_TASK_COUNT:-}
 [[ -n $task && -n $count ]] || stop 'not a task of a job array; submit it with sbatch --array=0-N'
-[[ ${SLURM_ARRAY_TASK_MIN:-0} -eq 0 && $task -lt $count ]] ||
+[[ ${SLURM_ARRAY_TASK_MIN:-0} -eq 0 && ${SLURM_ARRAY_TASK_MAX:-$task} -lt $count && $task -lt $count ]] ||
   stop "task $task of $count: the array's indices must be 0 to $((count - 1)), --array=0-$((count - 1))"
 
 # Threads that read slides: the cores of the task, not those of the node.

@@ -5,7 +5,6 @@ python -m nic_jax.main --config=experiments/NAME.py[:VARIANT] --workdir=DIR
 """
 
 import json
-import os
 import pathlib
 import sys
 
@@ -28,7 +27,8 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done, and do n
 def main(arguments: list[str]) -> int:
     """Runs the stages that the flags ask for; the exit status is 1 if a slide failed."""
     del arguments
-    logging.set_verbosity(logging.WARNING)
+    if flags.FLAGS['verbosity'].using_default_value:  # --verbosity=1 tells where an error arose
+        logging.set_verbosity(logging.WARNING)
     for stream in (sys.stdout, sys.stderr):  # a terminal without µ or × must not end a long run
         stream.reconfigure(errors='backslashreplace')
     config = _CONFIG.value
@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> int:
     try:
         defaults.check(config, tuple(STAGES))
         jax.config.update('jax_default_matmul_precision', config.precision)
-        cache = pathlib.Path.home() / '.cache' / 'nic_jax'
-        jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_CACHE', str(cache)))
+        # Not on CPUs: a cluster's nodes differ in their instructions and share a home folder.
+        if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != 'cpu':
+            cache = pathlib.Path.home() / '.cache' / 'nic_jax'
+            jax.config.update('jax_compilation_cache_dir', str(cache))
         if _DRY_RUN.value:
             return 0 if dry_run(config) else 1
         workdir = pathlib.Path(_WORKDIR.value)

@@ -76,7 +76,8 @@ def made_with(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def log_metrics(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Appends one JSON line to metrics.jsonl."""
+    """Appends one JSON line to metrics.jsonl; what is not a number becomes null."""
+    record = json.loads(json.dumps(record), parse_constant=lambda name: None)
     with (workdir / 'metrics.jsonl').open('a', encoding='utf-8') as file:
         file.write(json.dumps(record, ensure_ascii=False) + '\n')
 

@@ -48,8 +48,8 @@ def compress_cohort(
 ) -> Summary:
     """Compresses every slide that is not compressed yet.
 
-    The next slides are opened and their tissue sought while the present one is encoded. A slide that
-    fails is noted in failures.csv with its reason, and the others go on.
+    The next slides are opened and their tissue sought while the present one is encoded. A slide
+    that fails is noted in failures.csv with its reason, and the others go on.
 
     Args:
         entries: The slides.
