@@ -25,7 +25,7 @@ def get_config(variant: str = ''):
     if variant == 'debug':
         config.compress.versions = 1
         config.classifier.update(
-            crop=16, widths=(8, 8), dense=8, epochs=2, steps_per_epoch=2, batch=4, test_crops=2
+            crop=16, widths=(8,) * 8, dense=8, epochs=2, steps_per_epoch=2, batch=4, test_crops=2
         )
         config.classifier.seeds = (0,)
     elif variant:

@@ -53,12 +53,13 @@ shift 3
 [[ -e $slides ]] || stop "no table or folder of slides at '$slides' (seen from $PWD)"
 [[ -n $encoder ]] || stop 'ENCODER is empty; name one, such as mean_rgb'
 [[ -n $workdir ]] || stop 'WORKDIR is empty; name a folder on a disk that all tasks share'
-[[ -f experiments/compress.py ]] || stop "no experiments/compress.py in $PWD; submit from the project"
+[[ -f experiments/compress.py ]] || stop "$PWD is not the project's folder"
 
 task=${SLURM_ARRAY_TASK_ID:-} count=${SLURM_ARRAY_TASK_COUNT:-}
 [[ -n $task && -n $count ]] || stop 'not a task of a job array; submit it with sbatch --array=0-N'
-[[ ${SLURM_ARRAY_TASK_MIN:-0} -eq 0 && ${SLURM_ARRAY_TASK_MAX:-$task} -lt $count && $task -lt $count ]] ||
-  stop "task $task of $count: the array's indices must be 0 to $((count - 1)), --array=0-$((count - 1))"
+first=${SLURM_ARRAY_TASK_MIN:-0} last=${SLURM_ARRAY_TASK_MAX:-$task}
+[[ $first -eq 0 && $last -lt $count && $task -lt $count ]] ||
+  stop "task $task of $count: the indices must be 0 to $((count - 1)), --array=0-$((count - 1))"
 
 # Threads that read slides: the cores of the task, not those of the node.
 exec python -m nic_jax.main --config=experiments/compress.py --workdir="$workdir" \

@@ -12,10 +12,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nic_jax import config as defaults
 from nic_jax import workdir as workdir_
 from nic_jax.command_line import parse
-from nic_jax.stages import STAGES, dry_run
+from nic_jax.stages import STAGES, check, dry_run
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: FILE.py[:VARIANT].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is written.')
@@ -27,7 +26,7 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done, and do n
 def main(arguments: list[str]) -> int:
     """Runs the stages that the flags ask for; the exit status is 1 if a slide failed."""
     del arguments
-    if flags.FLAGS['verbosity'].using_default_value:  # --verbosity=1 tells where an error arose
+    if flags.FLAGS.verbosity <= 0:  # --verbosity=1 tells where an error arose
         logging.set_verbosity(logging.WARNING)
     for stream in (sys.stdout, sys.stderr):  # a terminal without µ or × must not end a long run
         stream.reconfigure(errors='backslashreplace')
@@ -36,7 +35,7 @@ def main(arguments: list[str]) -> int:
         if _STAGES.value is not None:
             config.stages = tuple(_STAGES.value)
     try:
-        defaults.check(config, tuple(STAGES))
+        check(config)
         jax.config.update('jax_default_matmul_precision', config.precision)
         # Not on CPUs: a cluster's nodes differ in their instructions and share a home folder.
         if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != 'cpu':

@@ -24,6 +24,19 @@ _ANY_PATCHES = (128, 0.5)
 _SAME_IN_ALL = ('encoder', 'mpp_target', 'patch_size', 'stride', 'versions')
 
 
+def check(config: Config) -> None:
+    """Reads the table, its labels and its folds before anything long starts.
+
+    Raises:
+        ValueError: What is wrong in the table or in the names of encoders.
+    """
+    found = entries(config, tell=True)
+    cohort.shard(found, config.shard)
+    if 'classify' in config.stages:
+        targets, _, has_label = cohort.labels(found, config.cohort.label, task=config.cohort.task)
+        _folds(config, found, targets, has_label)
+
+
 def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Slides × encoder → grids."""
     found = cohort.shard(entries(config), config.shard)
@@ -63,24 +76,13 @@ def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, boo
     found = entries(config)
     settings = config.cohort
     targets, class_names, has_label = cohort.labels(found, settings.label, task=settings.task)
+    split = _folds(config, found, targets, has_label)
     grids = _open_grids(home, name, found)
     kept = np.array([index for index, grid in enumerate(grids) if grid is not None], int)
     new_index = np.full(len(found), -1)
     new_index[kept] = np.arange(len(kept))
 
     labelled = np.flatnonzero(has_label)
-    if not len(labelled):
-        raise cohort.CohortError(f'{config.slides}: no slide has a value in {settings.label!r}')
-    split = folds.given_folds([found[i] for i in labelled], [found[i].case_id for i in labelled])
-    if split is None:
-        split = folds.rotate_folds(
-            [found[i].case_id for i in labelled],
-            targets[labelled],
-            task=settings.task,
-            parts=settings.folds,
-            train_parts=settings.train_parts,
-            seed=config.seed,
-        )
 
     def present(part: np.ndarray) -> np.ndarray:
         indices = new_index[labelled[part]]
@@ -161,13 +163,34 @@ def dry_run(config: Config) -> bool:
     return not failed
 
 
-def entries(config: Config) -> tuple[cohort.SlideEntry, ...]:
-    """The whole cohort."""
+def entries(config: Config, *, tell: bool = False) -> tuple[cohort.SlideEntry, ...]:
+    """The whole cohort; `tell` names the files of a folder that are no slides."""
     found, others = cohort.find_slides(config.slides)
-    if others:
+    if others and tell:
         shown = ', '.join(str(path) for path in others[:5]) + (' …' if len(others) > 5 else '')
         progress.console.print(f'{len(others)} files are no slides: {shown}')
     return found
+
+
+def _folds(
+    config: Config,
+    found: Sequence[cohort.SlideEntry],
+    targets: np.ndarray,
+    has_label: np.ndarray,
+) -> Sequence[folds.Fold]:
+    """The table's own folds or ours, as indices into the slides that have a label."""
+    labelled = np.flatnonzero(has_label)
+    if not len(labelled):
+        raise cohort.CohortError(f'{config.slides}: no slide has a {config.cohort.label!r}')
+    case_ids = [found[index].case_id for index in labelled]
+    return folds.given_folds([found[index] for index in labelled], case_ids) or folds.rotate_folds(
+        case_ids,
+        targets[labelled],
+        task=config.cohort.task,
+        parts=config.cohort.folds,
+        train_parts=config.cohort.train_parts,
+        seed=config.seed,
+    )
 
 
 def _open_grids(

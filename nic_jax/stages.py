@@ -10,11 +10,13 @@ import pathlib
 
 import ml_collections
 
+from nic_jax import config as defaults
 from nic_jax import progress, slide_stages, synthetic_stages, workdir
 from nic_jax.classifiers.cross_validation import cross_validate
-from nic_jax.classifiers.trained import TrainSettings
+from nic_jax.classifiers.trained import TrainSettings, build_network
 from nic_jax.evaluation import predictions
 from nic_jax.evaluation.tables import table
+from nic_jax.networks.grid_cnn import size_chain
 from nic_jax.report import tables as report_tables
 
 Config = ml_collections.ConfigDict
@@ -103,6 +105,24 @@ STAGES = {
     'classify': classify,
     'evaluate': evaluate,
 }
+
+
+def check(config: Config) -> None:
+    """Checks a config before anything long starts, and tells the sizes inside the network.
+
+    Raises:
+        ValueError: A stage, value or network that cannot be; the message names what can.
+    """
+    defaults.check(config, tuple(STAGES))
+    _source(config, 'check')(config)
+    if 'classify' in config.stages:
+        settings = classifier_settings(config)
+        network = build_network(settings, outputs=1)
+        chain = size_chain(settings.crop, network.strides, padding=settings.padding)
+        progress.console.print(
+            f'network: {len(network.strides)} layers of {", ".join(map(str, network.widths))} '
+            f'filters, cells along a side {" → ".join(map(str, chain))}'
+        )
 
 
 def dry_run(config: Config) -> bool:

@@ -132,6 +132,16 @@ def compress(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool
     return True
 
 
+def check(config: Config) -> None:
+    """Checks the encoders' names and the images' sizes.
+
+    Raises:
+        ValueError: One that cannot be.
+    """
+    names(config)
+    RectangleStudy(**config.images)
+
+
 def names(config: Config) -> list[str]:
     """The encoders asked for.
 
