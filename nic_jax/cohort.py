@@ -231,7 +231,8 @@ def _one_per_series(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """The files without those of a DICOM series, in one folder, that has come before."""
     kept, seen = [], set()
     for file in files:
-        series = dicom.series(file) if file.suffix.lower() in DICOM_SUFFIXES else None
+        known = SLIDE_SUFFIXES - DICOM_SUFFIXES
+        series = None if file.suffix.lower() in known else dicom.series(file)
         if series is None or (file.parent, series) not in seen:
             kept.append(file)
         seen.add((file.parent, series))

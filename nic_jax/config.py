@@ -125,8 +125,13 @@ def check(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
     if not config.stages:
         raise ValueError(f'no stages to run; name some of {", ".join(stages)} with --stages=a,b')
     _one_of(config, 'precision', PRECISIONS)
-    if not [name for name in config.encoder.split(',') if name]:
-        raise ValueError('--config.encoder is empty; name one, such as mean_rgb')
+    if config.seed < 0:
+        raise ValueError(f'--config.seed={config.seed} must not be negative')
+    if not all(name.strip() for name in config.encoder.split(',')):
+        raise ValueError(
+            f'--config.encoder={config.encoder!r} names no encoder where one should be; '
+            'name one, or several separated by commas'
+        )
     if 'slides' in config:
         if config.slides is None:
             raise ValueError(

@@ -10,10 +10,10 @@ from nic_jax import cohort, folds, prefetch, progress, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression import dry_run as dry_run_
 from nic_jax.compression.compress import compress_cohort, grid_path
-from nic_jax.compression.settings import CompressSettings
+from nic_jax.compression.settings import CompressSettings, differences, request
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder
-from nic_jax.grids import VERSIONS, Grid, GridError
+from nic_jax.grids import VERSIONS, Grid, GridError, schema
 from nic_jax.grids import open as open_grid
 
 Config = ml_collections.ConfigDict
@@ -28,11 +28,18 @@ def check(config: Config) -> None:
     """Reads the table, its labels and its folds before anything long starts.
 
     Raises:
-        ValueError: What is wrong in the table or in the names of encoders.
+        ValueError: What is wrong in the table, in the names of encoders, or in what they take.
     """
     found = entries(config, tell=True)
-    cohort.shard(found, config.shard)
+    part = cohort.shard(found, config.shard)
+    for _, encoder, settings in _encoders(config):
+        encoder.check_input(settings.patch_size, channels=3)
     if 'classify' in config.stages:
+        if len(part) < len(found):
+            raise ValueError(
+                f'--config.shard={config.shard} compresses a part of the slides, and training '
+                'needs all of them; give --stages=compress with it, and train afterwards'
+            )
         targets, _, has_label = cohort.labels(found, config.cohort.label, task=config.cohort.task)
         _folds(config, found, targets, has_label)
 
@@ -40,11 +47,9 @@ def check(config: Config) -> None:
 def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Slides × encoder → grids."""
     found = cohort.shard(entries(config), config.shard)
-    failed = 0
-    for named in config.encoder.split(','):
-        encoder = load_encoder(named)
-        settings = compress_settings(config, encoder)
-        folder = home / folder_name(encoder, settings)
+    failed = elsewhere = 0
+    for name, encoder, settings in _encoders(config):
+        folder = home / name
         summary = compress_cohort(
             found, encoder, folder=folder, settings=settings, overwrite=overwrite
         )
@@ -54,17 +59,20 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
             f'{summary.failed} failed, {summary.without_tissue} without tissue; '
             f'{summary.patches:,} patches in {summary.seconds:.0f} s → {folder / "grids"}'
         )
-        if summary.elsewhere:
-            progress.console.print(f'{summary.elsewhere} are being compressed by other processes')
+        elsewhere += summary.elsewhere
     if failed:
         progress.console.print(f'failures, with their reasons: {home / "failures.csv"}')
+    if elsewhere:
+        message = f'{elsewhere} slides are being compressed by other processes'
+        if 'classify' in config.stages:
+            raise ValueError(f'{message}; run this again when they are done, to train on all')
+        progress.console.print(message)
     return not failed
 
 
 def encoder_folders(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     """The folder of each encoder asked for."""
-    encoders = [load_encoder(named) for named in config.encoder.split(',')]
-    return [home / folder_name(each, compress_settings(config, each)) for each in encoders]
+    return [home / name for name, _, _ in _encoders(config)]
 
 
 def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, bool]:
@@ -77,7 +85,7 @@ def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, boo
     settings = config.cohort
     targets, class_names, has_label = cohort.labels(found, settings.label, task=settings.task)
     split = _folds(config, found, targets, has_label)
-    grids = _open_grids(home, name, found)
+    grids = _open_grids(config, home, name, found)
     kept = np.array([index for index, grid in enumerate(grids) if grid is not None], int)
     new_index = np.full(len(found), -1)
     new_index[kept] = np.arange(len(kept))
@@ -88,6 +96,13 @@ def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, boo
         indices = new_index[labelled[part]]
         return indices[indices >= 0]
 
+    for number, fold in enumerate(split):
+        for part, indices in (('training', fold.train), ('validation', fold.valid)):
+            if not len(present(indices)):
+                raise GridError(
+                    f'{home / name} holds no grid of the {len(indices)} {part} slides of fold '
+                    f'{number}; see failures.csv'
+                )
     present_grids = [grids[index] for index in kept]
     _check_alike(present_grids)
     attributes = present_grids[0].attributes
@@ -157,9 +172,8 @@ def dry_run(config: Config) -> bool:
     """Says what the compress stage would do with this process's slides."""
     found = cohort.shard(entries(config), config.shard)
     failed = 0
-    for named in config.encoder.split(','):
-        encoder = load_encoder(named)
-        failed += dry_run_.dry_run(found, encoder, compress_settings(config, encoder))
+    for _, encoder, settings in _encoders(config):
+        failed += dry_run_.dry_run(found, encoder, settings)
     return not failed
 
 
@@ -193,26 +207,44 @@ def _folds(
     )
 
 
+def _encoders(config: Config) -> list[tuple[str, Encoder, CompressSettings]]:
+    """Each encoder asked for, with the name of its folder and how slides are cut for it."""
+    found = []
+    for named in config.encoder.split(','):
+        encoder = load_encoder(named.strip())
+        settings = compress_settings(config, encoder)
+        found.append((folder_name(encoder, settings), encoder, settings))
+    return found
+
+
 def _open_grids(
-    home: pathlib.Path, name: str, found: Sequence[cohort.SlideEntry]
+    config: Config, home: pathlib.Path, name: str, found: Sequence[cohort.SlideEntry]
 ) -> list[Grid | None]:
-    """Opens the grids that are there; those that are not are noted in failures.csv."""
+    """Opens the grids that are there and are what is asked for; notes the others as failures.
+
+    Where a slide is not at hand any more, its grid is taken as it is.
+    """
+    _, encoder, settings = next(each for each in _encoders(config) if each[0] == name)
     grids: list[Grid | None] = []
     for entry in found:
         grid, reason = None, ''
+        note = {'stage': 'classify', 'encoder': name, 'slide_id': entry.slide_id}
         try:
-            grid = open_grid(grid_path(home / name, entry.slide_id))
+            path = grid_path(home / name, entry.slide_id)
+            grid = open_grid(path)
+            if entry.path.exists():
+                asked = request(entry, encoder, settings)
+                if differing := differences(grid.attributes, asked):
+                    raise GridError(schema.other_settings(path, differing))
             if not grid.encoded.any():
                 grid, reason = None, 'its grid has no tissue'
         except GridError as error:
-            reason = str(error)
+            grid, reason = None, str(error)
         if grid is None:
             progress.console.print(f'left out: {entry.slide_id}: {reason}')
-            workdir.record_failure(
-                home, stage='classify', slide_id=entry.slide_id, path=entry.path, reason=reason
-            )
+            workdir.record_failure(home, path=entry.path, reason=reason, **note)
         else:
-            workdir.clear_failure(home, stage='classify', slide_id=entry.slide_id)
+            workdir.clear_failure(home, **note)
         grids.append(grid)
     workdir.merge_failures(home)
     if not any(grids):

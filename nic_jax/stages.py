@@ -44,7 +44,8 @@ def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     for folder in _source(config, 'encoder_folders')(config, home):
         dataset, complete = _source(config, 'dataset')(config, home, folder.name)
         finished = finished and complete
-        place = folder / 'classifier' / dataset.label_name / config.classifier.model
+        label, model = map(workdir.file_name, (dataset.label_name, config.classifier.model))
+        place = folder / 'classifier' / label / model
         total = len(config.classifier.seeds) * len(dataset.folds) * settings.epochs
         with progress.bar(f'classify {folder.name}', total=total, unit='epochs') as advance:
 
@@ -87,9 +88,16 @@ def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     if not rows:
         raise ValueError(f'{home} holds no predictions.csv of these encoders; classify first')
     records = table(rows, seed=config.seed)
+    if not records:
+        raise ValueError(
+            'no fold tests a slide: with --config.cohort.train_parts one less than folds, the last '
+            'part validates; give a part to test'
+        )
     for record in records:
-        names = ('encoder', 'label_name', 'model', 'slides', 'seeds', 'mean', 'sd', 'low', 'high')
-        workdir.log_metrics(home, {'stage': 'evaluate', **{name: record[name] for name in names}})
+        names = ('encoder', 'label_name', 'model', 'slides', 'seeds', 'mean', 'sd')
+        interval = {record['primary']: [record['low'], record['high']]}
+        told = {name: record[name] for name in names} | {'interval_95': interval}
+        workdir.log_metrics(home, {'stage': 'evaluate', **told})
     report_tables.show(records)
     report_tables.write(home / 'report' / 'table.csv', records)
     pictures = _source(config, 'pictures')(config, home)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nic_jax import prefetch, progress, workdir
 from nic_jax.classifiers.cross_validation import Dataset
-from nic_jax.compression.images import compress_images
+from nic_jax.compression.images import attributes, compress_images
 from nic_jax.encoders import storage
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.mean_rgb import mean_rgb
@@ -16,7 +16,7 @@ from nic_jax.encoders.supervised import train_supervised
 from nic_jax.encoders.training import EncoderSettings
 from nic_jax.encoders.vae import train_vae
 from nic_jax.folds import Fold
-from nic_jax.grids import VERSIONS, stack
+from nic_jax.grids import VERSIONS, GridError, schema, stack
 from nic_jax.report import pictures as pictures_
 from nic_jax.synthetic import patches as patches_
 from nic_jax.synthetic import rectangles
@@ -45,15 +45,26 @@ _NETWORK = {
 def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
     """Draws the encoders' training cells and the oracle's digits."""
     folder = workdir_ / 'patches'
+    study, split, digits = RectangleStudy(**config.images), split_of(config), digits_of(config)
     made_with = {
         'images': config.images.to_dict(),
-        'data': config.data.to_dict(),
+        'digits': digits.fingerprint(),
+        'encoder_images': config.data.encoder_images,
+        'patches': config.data.patches,
         'seed': config.seed,
     }
-    if workdir.begin(folder, made_with, overwrite=overwrite):
-        progress.console.print(f'patches: {folder} is complete')
-        return True
-    study, split, digits = RectangleStudy(**config.images), split_of(config), digits_of(config)
+    with workdir.alone(workdir_, 'patches'):
+        if workdir.begin(folder, made_with, overwrite=overwrite):
+            progress.console.print(f'patches: {folder} is complete')
+        else:
+            _draw_patches(config, study, split, digits, folder)
+            workdir.finish(folder)
+            progress.console.print(f'patches: {config.data.patches:,} cells and digits → {folder}')
+    return True
+
+
+def _draw_patches(config, study, split, digits, folder) -> None:
+    """Writes the arrays of training and validation patches, and a sheet of them."""
     valid_count = config.data.patches // 4
     arrays = {}
     for name, images, count in (
@@ -81,9 +92,6 @@ def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
         {name: arrays[name][:200] * 255 for name in ('cells_train', 'digits_train')},
         folder / 'patches.png',
     )
-    workdir.finish(folder)
-    progress.console.print(f'patches: {config.data.patches:,} cells and digits → {folder}')
-    return True
 
 
 def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
@@ -100,12 +108,13 @@ def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
             'decoder': config.vae_decoder.to_dict() if name == 'vae' else None,
             'patches': workdir.made_with(workdir_ / 'patches'),
         }
-        if workdir.begin(folder / 'encoder', made_with, overwrite=overwrite):
-            progress.console.print(f'encoder: {name} is trained')
-            continue
-        trained = _train(name, config, settings, workdir_, folder)
-        storage.write_encoder(folder, trained)
-        workdir.finish(folder / 'encoder')
+        with workdir.alone(workdir_, f'{name}/encoder'):
+            if workdir.begin(folder / 'encoder', made_with, overwrite=overwrite):
+                progress.console.print(f'encoder: {name} is trained')
+                continue
+            trained = _train(name, config, settings, workdir_, folder)
+            storage.write_encoder(folder, trained)
+            workdir.finish(folder / 'encoder')
         progress.console.print(f'encoder: {name} trained → {folder / "encoder"}')
     return True
 
@@ -117,16 +126,17 @@ def compress(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool
         encoder = load(name, workdir_)
         for subset, indices in (('train', split.train), ('test', split.test)):
             path = stack_path(workdir_, name, subset)
-            count = compress_images(
-                encoder,
-                study,
-                digits_of(config, 'test' if subset == 'test' else 'train'),
-                indices=indices,
-                seed=config.seed,
-                path=path,
-                workers=_workers(config),
-                overwrite=overwrite,
-            )
+            with workdir.alone(workdir_, f'{name}/grids/{subset}'):
+                count = compress_images(
+                    encoder,
+                    study,
+                    digits_of(config, subset),
+                    indices=indices,
+                    seed=config.seed,
+                    path=path,
+                    workers=_workers(config),
+                    overwrite=overwrite,
+                )
             state = f'{count} images encoded' if count else 'complete'
             progress.console.print(f'compress: {name}, {subset}: {state} → {path}')
     return True
@@ -148,7 +158,7 @@ def names(config: Config) -> list[str]:
     Raises:
         ValueError: One that does not exist.
     """
-    asked = config.encoder.split(',')
+    asked = [name.strip() for name in config.encoder.split(',')]
     for name in asked:
         if name not in ENCODERS:
             raise ValueError(f'no encoder {name!r} for synthetic images; {", ".join(ENCODERS)}')
@@ -223,8 +233,7 @@ def _train(name, config, settings, workdir_, folder) -> Encoder:
 
 def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset, bool]:
     """The training and test images of one encoder, as one fold; none is ever missing."""
-    train = stack.open_stack(stack_path(workdir_, name, 'train'))
-    test = stack.open_stack(stack_path(workdir_, name, 'test'))
+    train, test = (_open_stack(config, workdir_, name, subset) for subset in ('train', 'test'))
     grids = [*train.grids(), *test.grids()]
     first_valid = len(train) - split_of(config).valid_count
     fold = Fold(
@@ -232,7 +241,6 @@ def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset,
         valid=np.arange(first_valid, len(train)),
         test=np.arange(len(train), len(grids)),
     )
-    keys = ('study', 'digits', 'indices', 'seed', 'encoder')
     found = Dataset(
         label_name='digit',
         task='classification',
@@ -244,9 +252,27 @@ def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset,
         folds=(fold,),
         lesion_areas=np.concatenate([train.lesion_areas(), test.lesion_areas()]),
         versions=VERSIONS,
-        identity={key: train.attributes[key] for key in keys},
+        identity={'train': train.fingerprint, 'test': test.fingerprint},
     )
     return found, True
+
+
+def _open_stack(config: Config, workdir_: pathlib.Path, name: str, subset: str) -> stack.Stack:
+    """Opens the grids of a subset, if they are those that the config asks for."""
+    path, split = stack_path(workdir_, name, subset), split_of(config)
+    opened = stack.open_stack(path)
+    asked = attributes(
+        load(name, workdir_),
+        RectangleStudy(**config.images),
+        digits_of(config, subset),
+        split.test if subset == 'test' else split.train,
+        config.seed,
+        path,
+    )
+    stored = {key: value for key, value in opened.attributes.items() if key != 'complete'}
+    if differing := schema.differing_settings(stored, asked):
+        raise GridError(schema.other_settings(path, differing))
+    return opened
 
 
 def dry_run(config: Config) -> bool:

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,26 +16,46 @@ from typing import Any
 import numpy as np
 
 _MIB = 1 << 20
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 _MADE_WITH = 'made_with.json'
 _FINISHED = 'finished'
 _FAILURE_COLUMNS = ('slide_id', 'path', 'stage', 'encoder', 'reason')
 
 
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new file's path to write; it becomes `path`, whole, once the block has ended."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.partial', dir=path.parent)
+    os.close(handle)
+    os.chmod(name, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
+    try:
+        yield pathlib.Path(name)
+        os.replace(name, path)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a text file so that a reader sees the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding='utf-8')
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
     """Writes a NumPy file so that a reader sees the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    with partial.open('wb') as file:
+    with replacing(path) as partial, partial.open('wb') as file:
         np.save(file, array, allow_pickle=False)
-    os.replace(partial, path)
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Deletes a folder, if it is there; a kill in between leaves nothing of it to be resumed."""
+    if folder.exists():
+        aside = pathlib.Path(tempfile.mkdtemp(prefix='.removed.', dir=folder.parent))
+        os.replace(folder, aside / 'folder')
+        shutil.rmtree(aside)
 
 
 def begin(folder: pathlib.Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> bool:
@@ -58,8 +79,7 @@ def begin(folder: pathlib.Path, settings: Mapping[str, Any], *, overwrite: bool 
                 f'{folder} was made with other settings ({", ".join(differing)} differ); '
                 'use another --workdir, or --overwrite to replace it'
             )
-        (folder / _FINISHED).unlink(missing_ok=True)
-        shutil.rmtree(folder)
+    remove(folder)  # made with other settings, or by a run killed before it noted its own
     write_atomically(folder / _MADE_WITH, json.dumps(asked, indent=1))
     return False
 
@@ -94,20 +114,42 @@ def fingerprint(path: pathlib.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def lock(workdir: pathlib.Path, name: str) -> Iterator[bool]:
-    """Holds the lock of one unit of work; yields whether it was free.
+def lock(workdir: pathlib.Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+    """Holds the lock of one unit of work; yields whether it was free, unless it may `wait`.
 
     The operating system releases it when the process ends, however it ends.
+
+    Raises:
+        OSError: The disk has no locks.
     """
     folder = workdir / '.locks'
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _flat(name)).open('w') as file:
+    with (folder / file_name(name)).open('w') as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            free = True
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            free = False
+        except OSError as error:
+            raise OSError(
+                f'{workdir}: its disk has no file locks ({error}); use another'
+            ) from error
+        yield free
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path, name: str) -> Iterator[None]:
+    """Holds the lock of a unit of work that other processes must not join.
+
+    Raises:
+        ValueError: Another process holds it.
+    """
+    with lock(workdir, name) as free:
+        if not free:
+            raise ValueError(
+                f'another process is at work on {name} in {workdir}; run this again when it is done'
+            )
+        yield
 
 
 def record_failure(
@@ -133,25 +175,27 @@ def clear_failure(workdir: pathlib.Path, *, stage: str, slide_id: str, encoder: 
 def merge_failures(workdir: pathlib.Path) -> list[dict[str, str]]:
     """Writes failures.csv from all processes' notes and returns its rows."""
     rows = []
-    for file in sorted((workdir / '.failures').glob('[!.]*')):
-        with contextlib.suppress(FileNotFoundError):  # another process has just cleared it
-            rows.append(json.loads(file.read_text(encoding='utf-8')))
-    if rows or (workdir / 'failures.csv').exists():
-        partial = workdir / f'.failures.csv.{os.getpid()}.partial'
-        with partial.open('w', newline='', encoding='utf-8') as file:
-            writer = csv.DictWriter(file, _FAILURE_COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, workdir / 'failures.csv')
+    with lock(workdir, 'failures.csv', wait=True):
+        for file in sorted((workdir / '.failures').glob('[!.]*')):
+            with contextlib.suppress(FileNotFoundError):  # another process has just cleared it
+                rows.append(json.loads(file.read_text(encoding='utf-8')))
+        if rows or (workdir / 'failures.csv').exists():
+            with (
+                replacing(workdir / 'failures.csv') as partial,
+                partial.open('w', newline='', encoding='utf-8') as file,
+            ):
+                writer = csv.DictWriter(file, _FAILURE_COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
     return rows
 
 
 def _note(workdir: pathlib.Path, stage: str, encoder: str, slide_id: str) -> pathlib.Path:
     """The file of one failure."""
-    return workdir / '.failures' / _flat(f'{stage}/{encoder}/{slide_id}')
+    return workdir / '.failures' / file_name(f'{stage}/{encoder}/{slide_id}')
 
 
-def _flat(name: str) -> str:
+def file_name(name: str) -> str:
     """A file name for a name with slashes, different for different names."""
     flat = urllib.parse.quote(name, safe=' ')
     if len(flat) > 200:

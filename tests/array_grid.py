@@ -1,6 +1,7 @@
 """A grid in memory, for tests."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -17,6 +18,10 @@ class ArrayGrid:
     def __post_init__(self):
         if self.encoded is None:
             self.encoded = np.ones(self.codes.shape[:2], bool)
+
+    @property
+    def fingerprint(self):
+        return hashlib.sha256(self.codes.tobytes()).hexdigest()
 
     @property
     def shape(self):

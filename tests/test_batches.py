@@ -101,7 +101,8 @@ def test_examples_that_do_not_go_together_are_refused(grids, targets, message):
 
 
 def test_the_fingerprint_tells_examples_apart():
-    assert _examples().fingerprint() == _examples(seed=5).fingerprint()
+    assert _examples().fingerprint() == _examples().fingerprint()
+    assert _examples().fingerprint() != _examples(seed=5).fingerprint()  # other codes
     assert _examples().fingerprint() != _examples(prefix='other').fingerprint()
     flipped = Examples(random_grids(6), 1 - np.arange(6) % 2)
     assert _examples().fingerprint() != flipped.fingerprint()

@@ -467,3 +467,9 @@ def test_patches_the_encoder_cannot_take_are_refused_at_once(tmp_path, bigan, sl
     with pytest.raises(EncoderError, match='takes patches of 128 px'):
         compress(tmp_path / 'bigan', [entry(slide)], bigan)
     assert not (tmp_path / 'bigan').exists()
+
+
+def test_a_default_for_missing_mpp_leaves_slides_that_tell_theirs_alone(tmp_path, slide):
+    compress(tmp_path / 'm', [entry(slide)])
+    summary = compress(tmp_path / 'm', [entry(slide)], default_mpp=0.7, allow_upsampling=True)
+    assert (summary.skipped, summary.failed) == (1, 0)

@@ -104,3 +104,15 @@ def test_splits_are_disjoint(digits):
     assert (len(split.encoder_train), len(split.encoder_valid), split.valid_count) == (14, 6, 10)
     train, valid = split_digits(digits, seed=0)
     assert len(train.labels) + len(valid.labels) == len(digits.labels)
+
+
+def test_a_stack_too_large_for_memory_reads_alike(tmp_path, digits, monkeypatch):
+    compress(tmp_path / 'train.zarr', digits)
+    small = stack.open_stack(tmp_path / 'train.zarr')
+    monkeypatch.setattr(stack, 'MEMORY_BYTES', 0)
+    large = stack.open_stack(tmp_path / 'train.zarr')
+    assert not isinstance(large.codes, np.ndarray)
+    np.testing.assert_array_equal(large.lesion_areas(), small.lesion_areas())
+    assert large.lesion_areas().tolist() == [mask.sum() for mask in small.masks]
+    for left, right in zip(large.grids(), small.grids(), strict=True):
+        np.testing.assert_array_equal(left.crop(-1, 2, 9, 5), right.crop(-1, 2, 9, 5))

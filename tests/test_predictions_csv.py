@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_written(tmp_path):
         (('label_name', 'name'), 'no columns label_name'),
         (('tumour,cnn,0,1,test,tumour', 'tumour,cnn,0,1,test,benign'), "line 3: label 'benign'"),
         (('slide, 1', 'slide, 0'), 'line 3: folder/slide, 0 was predicted in line 2'),
-        (('cnn,0,1', 'cnn,zero,1'), 'line 3: .*zero'),
+        (('cnn,0,1', 'cnn,zero,1'), 'line 2: .*zero'),
         (('0.5,0.5', '0.5,0.6'), 'line 4: the scores do not sum to 1'),
         (('0.5,0.5', 'nan,0.5'), 'line 4: score_normal is nan'),
         (('0.5,0.5', '0.5'), 'line 4: not as many fields'),
@@ -71,6 +71,7 @@ def test_rows_that_cannot_be_written(tmp_path):
 )
 def test_a_broken_file_is_refused_with_its_line(tmp_path, change, message):
     rows = _rows(4, seeds=(0,))
+    rows[0]['fold'] = rows[1]['fold']
     rows[2] |= {'score_normal': 0.5, 'score_tumour': 0.5}
     path = tmp_path / 'predictions.csv'
     predictions.write(path, rows)

@@ -48,10 +48,10 @@ class Examples:
         return self._centres[index]
 
     def fingerprint(self) -> str:
-        """A hash of slide ids and targets, in order."""
+        """A hash of slide ids, targets, and what the grids were made from, in order."""
         digest = hashlib.sha256()
         for grid, target in zip(self.grids, self.targets.tolist(), strict=True):
-            digest.update(f'{grid.slide_id}\t{target!r}\n'.encode())
+            digest.update(f'{grid.slide_id}\t{target!r}\t{grid.fingerprint}\n'.encode())
         return digest.hexdigest()
 
 
@@ -86,7 +86,7 @@ def plan_batch(
         versions: Drawn from, each equally likely.
         balanced: Every class equally likely, then a slide of it; else every slide.
     """
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng((seed, step, *b'crops'))
     members = examples.members if balanced else [np.arange(len(examples.targets))]
     draws = []
     for _ in range(batch):

@@ -1,6 +1,7 @@
 """Every seed and fold of a data set: trained where it is not yet, its hold-out predicted."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -103,19 +104,30 @@ def cross_validate(
                     identity={**dataset.identity, 'label': dataset.label_name, 'fold': number},
                     overwrite=overwrite,
                 )
-            scores = _predict(trained, dataset, fold.test)
-            for index, score in zip(fold.test, scores, strict=True):
+                wanted = np.concatenate([fold.test, unlabelled])
+                scores = _predict(trained, dataset, wanted, place / 'scores.json')
+            for index, score in zip(fold.test, scores[: len(fold.test)], strict=True):
                 rows.append(_row(dataset, index, score, model, seed, number, 'test'))
             if len(unlabelled):
-                scores_of_new.append(_predict(trained, dataset, unlabelled))
+                scores_of_new.append(scores[len(fold.test) :])
         if scores_of_new:
             for index, score in zip(unlabelled, np.mean(scores_of_new, axis=0), strict=True):
                 rows.append(_row(dataset, index, score, model, seed, '', 'new'))
     return None if waiting else rows
 
 
-def _predict(trained: Trained, dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    return predict(trained, [dataset.grids[index] for index in indices])
+def _predict(
+    trained: Trained, dataset: Dataset, indices: np.ndarray, path: pathlib.Path
+) -> np.ndarray:
+    """Scores `[N, K]`; those of grids that were predicted before are read from `path`."""
+    scores = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    grids = [dataset.grids[index] for index in indices]
+    missing = [grid for grid in grids if grid.fingerprint not in scores]
+    if missing:
+        for grid, score in zip(missing, predict(trained, missing), strict=True):
+            scores[grid.fingerprint] = score.tolist()
+        workdir.write_atomically(path, json.dumps(scores))
+    return np.array([scores[grid.fingerprint] for grid in grids])
 
 
 def _row(

@@ -124,10 +124,15 @@ def build_network(settings: TrainSettings, *, outputs: int) -> GridCNN:
     """Builds the network that fits the crop.
 
     Raises:
-        ValueError: no layer fits it, or the given strides do not.
+        ValueError: no layer fits it, the given strides do not, or widths are too few.
     """
     strides = settings.strides or fit_strides(settings.crop, padding=settings.padding)
     size_chain(settings.crop, strides, padding=settings.padding)
+    if len(settings.widths) < len(strides):
+        raise ValueError(
+            f'widths={settings.widths} are for {len(settings.widths)} layers, strides={strides} '
+            f'for {len(strides)}; give --config.classifier.widths as many'
+        )
     return GridCNN(
         outputs=outputs,
         widths=tuple(settings.widths[: len(strides)]),

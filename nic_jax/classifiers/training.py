@@ -30,7 +30,7 @@ from nic_jax.classifiers.trained import (
     load_trained,
     save_trained,
 )
-from nic_jax.workdir import write_atomically
+from nic_jax.workdir import remove, write_atomically
 
 
 def train(
@@ -85,6 +85,7 @@ def train(
         'identity': dict(identity or {}),
         'examples': {'train': train.fingerprint(), 'valid': valid.fingerprint()},
     }
+    network = build_network(settings, outputs=classes)
     unfinished = folder / 'unfinished'
     for path in (folder / RECORD, unfinished / RECORD):
         if path.exists():
@@ -93,14 +94,14 @@ def train(
             except ValueError:
                 if not overwrite:
                     raise
-                shutil.rmtree(folder)
+                remove(folder)
     if (folder / RECORD).exists():
         return load_trained(folder)
     if not (unfinished / RECORD).exists():
+        remove(unfinished)  # what a run left that was killed before it noted its settings
         write_atomically(unfinished / RECORD, json.dumps(record))
 
     # ---- What is trained ----------------------------------------------------------------------
-    network = build_network(settings, outputs=classes)
     offset, scale = standardisation(train.targets, task)
     epoch_steps = settings.steps_per_epoch or math.ceil(len(train.targets) / settings.batch)
     steps = epoch_steps * settings.epochs

@@ -123,8 +123,7 @@ def _is_complete(path: pathlib.Path, asked: dict, overwrite: bool) -> bool:
     stored = schema.read_attributes(path)
     if stored is None:
         return False
-    same = {key: stored[key] for key in stored.keys() & asked.keys()}
-    differences = schema.differing_settings(same, asked)
+    differences = settings_.differences(stored, asked)
     if differences and not overwrite:
         raise schema.GridError(schema.other_settings(path, differences))
     return not differences and bool(stored.get('complete'))

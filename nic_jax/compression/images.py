@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 
 import nic_jax
@@ -12,7 +13,7 @@ from nic_jax.grids import schema, stack, writing
 from nic_jax.synthetic import rectangles
 from nic_jax.synthetic.digits import DigitSet
 
-_BATCH = 4096  # cells
+_BATCH = 4096  # cells, at least
 
 
 def compress_images(
@@ -47,7 +48,7 @@ def compress_images(
     shape = (study.cells, study.cells)
     writer = stack.open_stack_writer(
         path,
-        attributes=_attributes(encoder, study, digits, indices, seed, path),
+        attributes=attributes(encoder, study, digits, indices, seed, path),
         images=len(indices),
         shape=shape,
         code_size=encoder.code_size,
@@ -56,7 +57,8 @@ def compress_images(
     if writer is None:
         return 0
     encode = batch_encoder(encoder, versions=1)
-    blank = np.zeros((_BATCH, study.cell, study.cell, 1), np.uint8)
+    batch = -(-_BATCH // jax.local_device_count()) * jax.local_device_count()
+    blank = np.zeros((batch, study.cell, study.cell, 1), np.uint8)
     blank_code = np.asarray(encode(blank))[0, 0]
     count = sum(last - first for first, last in writer.missing)
     with progress.bar(f'{path.parent.parent.name} {path.stem}', total=count, unit='images') as tell:
@@ -76,7 +78,8 @@ def compress_images(
                 labels.append(image.label)
                 tell(1)
             codes[tuple(np.concatenate(places, axis=1))] = writing.to_float16(
-                _encode_all(encode, np.concatenate(patches)), f'{path}, images {first} to {last}'
+                _encode_all(encode, np.concatenate(patches), batch),
+                f'{path}, images {first} to {last}',
             )
             writer.write(
                 (first, last), codes=codes, label=np.array(labels, np.int32), mask=np.stack(masks)
@@ -85,18 +88,26 @@ def compress_images(
     return count
 
 
-def _encode_all(encode, patches: np.ndarray) -> np.ndarray:
+def _encode_all(encode, patches: np.ndarray, size: int) -> np.ndarray:
     """Codes float32 `[N, C]` of uint8 `[N, P, P]` patches of 0 and 1, in batches of one shape."""
     codes = []
-    for start in range(0, len(patches), _BATCH):
-        part = patches[start : start + _BATCH]
-        batch = np.zeros((_BATCH, *part.shape[1:], 1), np.uint8)
+    for start in range(0, len(patches), size):
+        part = patches[start : start + size]
+        batch = np.zeros((size, *part.shape[1:], 1), np.uint8)
         batch[: len(part), ..., 0] = part * 255
         codes.append((encode(batch), len(part)))  # not awaited: the next is gathered meanwhile
     return np.concatenate([np.asarray(batch)[0, :length] for batch, length in codes])
 
 
-def _attributes(encoder, study, digits, indices, seed, path) -> dict:
+def attributes(
+    encoder: Encoder,
+    study: rectangles.RectangleStudy,
+    digits: DigitSet,
+    indices: range,
+    seed: int,
+    path: pathlib.Path,
+) -> dict:
+    """What a stack of these images says of itself, `complete` aside."""
     return {
         'schema_version': schema.SCHEMA_VERSION,
         'name': path.stem,

@@ -1,6 +1,7 @@
 """A slide made ready for encoding: opened, its tissue found, its grid laid."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from nic_jax.encoders.encoder import Encoder
 from nic_jax.slides import tiling
 from nic_jax.slides.overview import thumbnail
 from nic_jax.slides.picture import PICTURE_SIDE, tissue_picture
+from nic_jax.slides.resample import area_resample
 from nic_jax.slides.slide import Slide, open_slide
 from nic_jax.slides.tissue import read_mask, tissue_mask
 
@@ -66,19 +68,20 @@ def prepare(
             edges=settings.edges,
             allow_upsampling=settings.allow_upsampling,
         )
-        image, step = thumbnail(slide, mpp=settings.tissue_mpp)
-        origin, steps = slide.bounds[:2], (step, step)
+        # Of a small slide, finer than tissue needs: a picture one can see something in.
+        finer = max(slide.bounds[2:]) * slide.mpp / PICTURE_SIDE
+        image, step = thumbnail(slide, mpp=min(finer, settings.tissue_mpp))
+        origin = slide.bounds[:2]
         if entry.mask is None:
-            mask = tissue_mask(image, mpp=step * slide.mpp)
+            coarse, factor = _coarsen(image, settings.tissue_mpp / (step * slide.mpp))
+            mask = tissue_mask(coarse, mpp=factor * step * slide.mpp)
+            steps = (factor * step, factor * step)
             share = tiling.tissue_share(plan, mask, origin=origin, step=steps)
         else:  # a mask image lies over the whole of level 0
             mask = read_mask(entry.mask, dimensions=slide.dimensions)
             scale = (slide.dimensions[0] / mask.shape[1], slide.dimensions[1] / mask.shape[0])
             share = tiling.tissue_share(plan, mask, origin=(0, 0), step=scale)
             mask = _cut(mask, slide.bounds, scale)
-        finer = max(slide.bounds[2:]) * slide.mpp / PICTURE_SIDE
-        if finer < settings.tissue_mpp:  # a small slide: a picture one can see something in
-            image, step = thumbnail(slide, mpp=finer)
         encode = share.astype(np.float32) > settings.tissue_threshold
         if settings.encode_all:
             encode = np.ones(plan.shape, bool)
@@ -94,6 +97,16 @@ def prepare(
     except BaseException:
         slide.close()
         raise
+
+
+def _coarsen(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
+    """An overview averaged by area to `factor` times coarser pixels, and the factor, at least 1."""
+    factor = max(1.0, factor)
+    rows, columns = (math.ceil(length / factor) for length in image.shape[:2])
+    coarse = area_resample(
+        image, start_y=0, start_x=0, step_y=factor, step_x=factor, rows=rows, columns=columns
+    )
+    return coarse, factor
 
 
 def save_picture(picture: Image.Image, path: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ from nic_jax.encoders.encoder import Encoder
 from nic_jax.grids import schema
 from nic_jax.slides.slide import Slide
 from nic_jax.slides.tiling import Plan
+from nic_jax.slides.tissue import tissue_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +52,24 @@ class CompressSettings:
 
 
 def request(entry: SlideEntry, encoder: Encoder, settings: CompressSettings) -> dict[str, Any]:
-    """The attributes that are known before the slide is opened: they decide what may be reused."""
-    tissue: dict[str, Any] = {'method': 'saturation', 'threshold': settings.tissue_threshold}
-    if entry.mask is not None:
-        tissue['method'] = 'mask'
-        tissue['mask'] = workdir.fingerprint(entry.mask)
-    tissue['parameters'] = {'mpp': settings.tissue_mpp}
+    """The attributes that are known before the slide is opened: they decide what may be reused.
+
+    Raises:
+        ValueError: The slide's file or its mask's does not exist.
+    """
+    for path, remedy in (
+        (entry.path, 'correct its path in the table'),
+        (entry.mask, 'correct the column `mask` of the table, or leave it empty'),
+    ):
+        if path is not None and not path.exists():
+            raise ValueError(f'there is no file {path}; {remedy}')
+    tissue: dict[str, Any] = {'threshold': settings.tissue_threshold}
+    if entry.mask is None:
+        # `tissue_mask` and the defaults that it is called with.
+        parameters = {'mpp': settings.tissue_mpp, **tissue_mask.__kwdefaults__}
+        tissue |= {'method': 'chroma', 'parameters': parameters}
+    else:
+        tissue |= {'method': 'mask', 'parameters': workdir.fingerprint(entry.mask)}
     return {
         'schema_version': schema.SCHEMA_VERSION,
         'slide_id': entry.slide_id,
@@ -83,6 +96,21 @@ def request(entry: SlideEntry, encoder: Encoder, settings: CompressSettings) -> 
     }
 
 
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """In what a grid that is there differs from what is asked, its slide unopened.
+
+    A remedy that the grid did not need, such as a default for missing µm/px, makes no difference.
+    """
+    unneeded = {
+        'mpp_default': stored.get('mpp_source') != 'default',
+        'allow_upsampling': not stored.get('allow_upsampling'),
+    }
+    keys = [key for key in asked if not unneeded.get(key)]
+    return schema.differing_settings(
+        {key: stored[key] for key in keys if key in stored}, {key: asked[key] for key in keys}
+    )
+
+
 def stored_versions(encoder: Encoder, settings: CompressSettings) -> int:
     """How many versions are stored; one serves for all where turning leaves codes as they are."""
     return 1 if encoder.turn_invariant else settings.versions
@@ -92,6 +120,9 @@ def attributes(asked: Mapping[str, Any], slide: Slide, plan: Plan) -> dict[str, 
     """All attributes of a grid, `complete` aside. Positions are level-0 pixels, (x, y)."""
     return {
         **asked,
+        'mpp_default': asked['mpp_default'] if slide.mpp_source == 'default' else None,
+        'allow_upsampling': asked['allow_upsampling'] and plan.magnified,
+        'mpp_source': slide.mpp_source,
         'level0_dimensions': list(slide.dimensions),
         'mpp_level0': slide.mpp,
         'mpp': plan.mpp,

@@ -6,7 +6,6 @@ scikit-learn's data folder (`sklearn.datasets.get_data_home()`), so that a clust
 
 import hashlib
 import http.client
-import os
 import pathlib
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ import sklearn.datasets
 
 from nic_jax.encoders.encoder import Encoder, EncoderError
 from nic_jax.encoders.keras_import import load_keras
+from nic_jax.workdir import replacing
 
 _SOURCE = (
     'https://raw.githubusercontent.com/davidtellez/neural-image-compression/master/'
@@ -59,7 +59,5 @@ def _fetch(url: str, path: pathlib.Path, sha256: str) -> None:
         raise EncoderError(f'{url} cannot be fetched ({error}); {remedy}') from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise EncoderError(f'{url} is not the file that was published (sha256 differs); {remedy}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes(data)

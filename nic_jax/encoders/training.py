@@ -46,6 +46,16 @@ class EncoderSettings:
     patience: int = 3
     min_learning_rate: float = 1e-5
 
+    def __post_init__(self):
+        for name in ('batch', 'steps', 'epoch_steps', 'patience'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name}={getattr(self, name)} must be at least 1')
+        if not 0 < self.min_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f'learning_rate={self.learning_rate} and min_learning_rate='
+                f'{self.min_learning_rate} must be positive, the second not above the first'
+            )
+
 
 def train(
     loss: Loss,
@@ -101,7 +111,8 @@ def train(
         return params, batch_stats, optimizer_state, value
 
     validate = jax.jit(lambda variables, batch, key: loss(variables, batch, key, train=False))
-    key = jax.random.key(seed)
+    # Apart from the keys of the weights, which are split from the same seed.
+    key = jax.random.fold_in(jax.random.key(seed), 2**31)
     size = len(next(iter(data.values())))
 
     while int(state['step']) < settings.steps:
@@ -114,7 +125,8 @@ def train(
             jnp.array, (state['params'], state['batch_stats'], state['optimizer'])
         )
         for step in range(first, last):
-            chosen = np.random.default_rng((seed, step)).integers(size, size=settings.batch)
+            rng = np.random.default_rng((seed, step, *b'patches'))
+            chosen = rng.integers(size, size=settings.batch)
             batch = {name: values[chosen] for name, values in data.items()}
             *training, value = take_step(
                 *training, batch, state['learning_rate'], jax.random.fold_in(key, step)
@@ -159,7 +171,7 @@ def train(
 
 
 def _validate(validate, variables, valid: Data, key) -> tuple[float, dict[str, float]]:
-    """Mean loss and parts over the validation set, in batches of one shape."""
+    """Mean loss and parts over the validation set's whole batches of one shape."""
     size = len(next(iter(valid.values())))
     batch = min(VALID_BATCH, size)
     values, parts = [], []

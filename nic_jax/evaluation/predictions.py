@@ -15,7 +15,7 @@ from typing import Any
 
 from nic_jax.workdir import write_atomically
 
-KEYS = ('slide_id', 'label_name', 'model', 'seed', 'subset')
+KEYS = ('slide_id', 'label_name', 'model', 'seed', 'subset', 'fold')
 COLUMNS = (
     'slide_id',
     'case_id',

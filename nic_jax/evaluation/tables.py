@@ -46,7 +46,7 @@ def table(
     for row in rows:
         if row['subset'] == 'test' and row['label'] != '':
             key = (row.get('encoder', ''), row['label_name'], row['model'])
-            groups[key][row['seed']][row['slide_id']] = row
+            groups[key][row['seed']][row['slide_id'], row['fold']] = row
     return [
         {'encoder': encoder, 'label_name': label_name, 'model': model}
         | _summary(f'{label_name}, {model}', by_seed, seed=seed, rounds=rounds)
@@ -57,13 +57,14 @@ def table(
 def _summary(
     what: str, by_seed: dict[int, dict[str, dict[str, Any]]], *, seed: int, rounds: int
 ) -> dict[str, Any]:
+    # A slide counts once for each fold that tests it.
     slides = sorted(next(iter(by_seed.values())))
     for number, predicted in by_seed.items():
         if sorted(predicted) != slides:
             differing = sorted(set(predicted) ^ set(slides))[:3]
             raise PredictionsError(
                 f'{what}: seed {number} predicts other slides than the first seed, such as '
-                f'{", ".join(differing)}: let all folds of all seeds finish'
+                f'{", ".join(slide for slide, _ in differing)}: let all folds of all seeds finish'
             )
     ordered = {number: [rows[slide] for slide in slides] for number, rows in by_seed.items()}
     first = next(iter(ordered.values()))

@@ -21,6 +21,8 @@ class GridLike(Protocol):
     shape: tuple[int, int]
     code_size: int
 
+    fingerprint: str
+
     @property
     def encoded(self) -> np.ndarray:
         """Cells that hold a code, bool `[H, W]`."""
@@ -61,6 +63,11 @@ class Grid:
         return self.stored_codes.shape[3]
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that the grid was made from and with."""
+        return schema.fingerprint(self.attributes)
+
+    @functools.cached_property
     def encoded(self) -> np.ndarray:
         """Cells that hold a code, bool `[H, W]`."""
         if self.attributes['encode_all']:
@@ -70,7 +77,8 @@ class Grid:
     def codes(self, version: int = 0) -> np.ndarray:
         """The grid turned by `version`, float32 `[H, W, C]` (`[W, H, C]` for odd quarter turns)."""
         stored = self.stored_codes[self._stored(version)].read().result()
-        return turn(np.nan_to_num(stored.astype(np.float32)), version)
+        stored[np.isnan(stored)] = 0
+        return turn(stored.astype(np.float32), version)
 
     def crop(self, top: int, left: int, size: int, version: int) -> np.ndarray:
         """Cuts a square of cells, zeros outside the grid and where nothing is encoded.
@@ -88,7 +96,8 @@ class Grid:
         columns, into_columns = overlap(left, size, self.shape[1])
         square = np.zeros((size, size, self.code_size), np.float32)
         part = self.stored_codes[self._stored(version), rows, columns].read().result()
-        square[into_rows, into_columns] = np.nan_to_num(part.astype(np.float32))
+        part[np.isnan(part)] = 0
+        square[into_rows, into_columns] = part
         return turn(square, version)
 
     def positions(self) -> np.ndarray:

@@ -10,6 +10,7 @@ The group's `zarr.json` is written once the arrays exist, with `complete` false,
 `complete` true, when the last shard is on disk. Each write of it is atomic.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -78,6 +79,12 @@ def differing_settings(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> l
         for key in sorted((stored.keys() | asked.keys()) - _NOT_SETTINGS)
         if stored.get(key) != asked.get(key)
     ]
+
+
+def fingerprint(attributes: Mapping[str, Any]) -> str:
+    """A hash of all that a grid was made from and with."""
+    settings = {key: value for key, value in attributes.items() if key not in _NOT_SETTINGS}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def other_settings(path: pathlib.Path, differences: list[str]) -> str:

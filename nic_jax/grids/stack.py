@@ -6,6 +6,7 @@ its digits, so one code a cell serves all eight versions.
 """
 
 import dataclasses
+import functools
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from nic_jax.grids.reading import overlap
 from nic_jax.grids.versions import turn
 
 _SHARD_BYTES = 32 << 20
-# Stacks up to this size are read into memory at once.
+# Codes up to this size are read into memory at once.
 MEMORY_BYTES = 2 << 30
 
 
@@ -121,13 +122,18 @@ class Stack:
         attributes: All that the group says of itself.
         codes: float16 `[N, H, W, C]`, in memory or, where large, on disk.
         labels: int32 `[N]`.
-        masks: bool `[N, H, W]`, likewise.
+        masks: bool `[N, H, W]`.
     """
 
     attributes: Mapping[str, Any]
     codes: np.ndarray | ts.TensorStore
     labels: np.ndarray
-    masks: np.ndarray | ts.TensorStore
+    masks: np.ndarray
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that the stack was made from and with."""
+        return schema.fingerprint(self.attributes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -138,7 +144,7 @@ class Stack:
 
     def lesion_areas(self) -> np.ndarray:
         """Cells of each image that its label is about, int `[N]`."""
-        return np.array([np.asarray(mask).sum() for mask in self.masks])
+        return self.masks.sum(axis=(1, 2))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,6 +158,11 @@ class StackedGrid:
     def slide_id(self) -> str:
         """The image's name: the stack's and its number."""
         return f'{self.stack.attributes["name"]}/{self.index:06d}'
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the image's grid was made from and with."""
+        return f'{self.stack.fingerprint}/{self.index}'
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -185,7 +196,8 @@ def open_stack(path: pathlib.Path) -> Stack:
     """
     attributes = schema.read_complete(path)
     stored = {name: arrays.open_array(path / name) for name in ('codes', 'label', 'mask')}
-    codes, masks = stored['codes'], stored['mask']
+    codes = stored['codes']
     if 2 * codes.size <= MEMORY_BYTES:
-        codes, masks = codes.read().result(), masks.read().result()
-    return Stack(attributes, codes, stored['label'].read().result(), masks)
+        codes = codes.read().result()
+    labels, masks = stored['label'].read().result(), stored['mask'].read().result()
+    return Stack(attributes, codes, labels, masks)

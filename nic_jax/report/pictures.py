@@ -1,12 +1,13 @@
 """Pictures of what went in and what came out, as PNG files."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from nic_jax.workdir import replacing
 
 
 def patch_sheet(
@@ -84,10 +85,8 @@ def new_figure(rows: int, columns: int, *, size: tuple[float, float]) -> matplot
 
 def save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
     """Writes a PNG so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    figure.savefig(partial, format='png', dpi=120)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format='png', dpi=120)
 
 
 def _tile(patches: np.ndarray, columns: int) -> np.ndarray:

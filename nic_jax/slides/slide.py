@@ -39,6 +39,7 @@ class Slide:
         levels: the levels, finest first.
         bounds: (x, y, width, height), in level-0 px, of the part that was scanned.
         background: (r, g, b) of what was not scanned or is not stored.
+        mpp_source: where its µm/px is from: 'given', 'file', or 'default'.
     """
 
     path: pathlib.Path
@@ -46,6 +47,7 @@ class Slide:
     levels: tuple[Level, ...]
     bounds: tuple[int, int, int, int]
     background: tuple[int, int, int]
+    mpp_source: str
 
     def __init__(
         self,
@@ -62,8 +64,9 @@ class Slide:
         properties = self._openslide.properties
         try:
             self._mpp = _stored_mpp(self.path, properties) if mpp is None else float(mpp)
+            self.mpp_source = 'file' if mpp is None else 'given'
             if self._mpp is None:
-                self._mpp = default_mpp
+                self._mpp, self.mpp_source = default_mpp, 'default'
         except SlideError:
             self._openslide.close()
             raise

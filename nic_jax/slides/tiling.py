@@ -73,6 +73,11 @@ class Plan:
         return self.y.cells, self.x.cells
 
     @property
+    def magnified(self) -> bool:
+        """Whether grid pixels are smaller than the level's."""
+        return self.x.step < 1 or self.y.step < 1
+
+    @property
     def origin_level0(self) -> tuple[Fraction, Fraction]:
         """(x, y) of the first cell's top-left corner, level-0 pixels."""
         return self.x.origin * self.x.ratio, self.y.origin * self.y.ratio
@@ -209,7 +214,7 @@ def tissue_share(
         extent = float(plan.patch_level0[axis])
         length = mask.shape[1 - axis]
         weights.append(_interval_weights(lows / step[axis], extent / step[axis], length))
-    share = weights[1] @ mask.astype(np.float64) @ weights[0].T
+    share = weights[1] @ mask.astype(np.float32) @ weights[0].T
     return np.clip(share, 0, 1).astype(np.float16)
 
 

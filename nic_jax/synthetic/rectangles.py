@@ -4,15 +4,14 @@ The image's label is the digit that fills the tilted rectangle; the upright rect
 another digit, so that neither a digit nor a rectangle alone tells the label.
 """
 
-import collections
 import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from concurrent import futures
 
 import numpy as np
 
+from nic_jax import prefetch
 from nic_jax.synthetic.digits import DigitSet
 
 
@@ -139,18 +138,13 @@ def generate(
     indices: Iterable[int],
     workers: int = 1,
 ) -> Iterator[RectangleImage]:
-    """The images of `indices`, in that order, drawn by `workers` threads a few images ahead.
-
-    Threads serve, since numpy lets go of the interpreter while it draws and paints.
-    """
-    with futures.ThreadPoolExecutor(workers) as pool:
-        ahead = collections.deque()
-        for index in indices:
-            ahead.append(pool.submit(draw, study, digits, seed=seed, index=index))
-            if len(ahead) > workers + 1:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    """The images of `indices`, in that order, drawn by `workers` threads a few images ahead."""
+    return prefetch.map_ahead(
+        lambda index: draw(study, digits, seed=seed, index=index),
+        indices,
+        workers=workers,
+        ahead=workers + 1,
+    )
 
 
 def cells(pixels: np.ndarray, cell: int) -> np.ndarray:
