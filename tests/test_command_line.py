@@ -158,7 +158,7 @@ def test_the_workdir_must_be_named(parse, capsys):
         ({'stages': ('compres',)}, "no stage 'compres'; the stages are .*compress"),
         ({'stages': ()}, 'no stages to run; name some of .*compress'),
         ({'precision': 'half'}, r'--config\.precision=half must be one of default, highest'),
-        ({'encoder': ','}, 'encoder is empty'),
+        ({'encoder': ','}, 'names no encoder'),
         ({'slides': None}, r'say which slides: --config\.slides=PATH'),
         ({'compress.versions': 4}, r'--config\.compress\.versions=4 must be one of 1, 8'),
         ({'tiling.edges': 'crop'}, 'must be one of floor, pad'),
