@@ -46,7 +46,8 @@ def image_and_grid(
 ) -> None:
     """Draws a synthetic image, its mask, and a few channels of its grid for each encoder.
 
-    Shown are the channels in which the cells of the mask differ most from the others.
+    Shown are the channels in which the cells of the mask, outlined in white, differ most from the
+    others.
 
     Args:
         pixels: `[size, size]` of 0 and 1.
@@ -71,6 +72,7 @@ def image_and_grid(
         contrast = np.abs(inside.mean(0) - outside.mean(0)) / (outside.std(0) + 1e-6)
         for axis, channel in zip(row, np.argsort(-contrast), strict=False):
             axis.imshow(codes[..., channel], cmap='viridis', interpolation='nearest')
+            axis.contour(mask, levels=[0.5], colors='white', linewidths=1.2)
             axis.set_title(f'{name}, channel {channel}')
     save(figure, path)
 
