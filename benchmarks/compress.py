@@ -65,7 +65,7 @@ def main():
     record['bound']['patches_per_s'] = round(record['bound']['matrix product, GFLOP/s'] / 0.09)
     with tempfile.TemporaryDirectory() as folder:
         tiled = pathlib.Path(folder) / 'tiled.tif'
-        write_tiled(arguments.slide, tiled)
+        write_tiled(arguments.slide, tiled, side=SIDE)
         for path, mpp in ((arguments.slide, None), (tiled, 0.5)):
             record['slides'][path.name] = measure(path, mpp, encoder, settings, folder)
     results = pathlib.Path(__file__).parent / 'results'
@@ -147,12 +147,12 @@ def measure(path, mpp, encoder, settings, folder) -> dict:
     }
 
 
-def write_tiled(source: pathlib.Path, path: pathlib.Path) -> None:
+def write_tiled(source: pathlib.Path, path: pathlib.Path, *, side: int) -> None:
     """A JPEG TIFF of 256-px tiles, with a pyramid, from repetitions of a slide's level 0."""
     with openslide.OpenSlide(source) as slide:
         image = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert('RGB'))
-    times = [-(-SIDE // length) for length in image.shape[:2]]
-    image = np.tile(image, (*times, 1))[:SIDE, :SIDE]
+    times = [-(-side // length) for length in image.shape[:2]]
+    image = np.tile(image, (*times, 1))[:side, :side]
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in range(6):
             tiff.write(

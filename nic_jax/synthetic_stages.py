@@ -95,7 +95,13 @@ def _draw_patches(config, study, split, digits, folder) -> None:
 
 
 def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
-    """Trains the supervised and the unsupervised encoders on 9×9 px."""
+    """Trains the supervised and the unsupervised encoders on 9×9 px.
+
+    Raises:
+        ValueError: Their patches are not there.
+    """
+    if not workdir.is_finished(workdir_ / 'patches'):
+        raise ValueError(f'{workdir_ / "patches"} is not finished; run the stage patches first')
     for name in names(config):
         if name == 'mean':
             continue

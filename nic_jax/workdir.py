@@ -73,7 +73,7 @@ def begin(folder: pathlib.Path, settings: Mapping[str, Any], *, overwrite: bool 
             key for key in asked.keys() | stored.keys() if stored.get(key) != asked.get(key)
         )
         if not differing:
-            return (folder / _FINISHED).exists()
+            return is_finished(folder)
         if not overwrite:
             raise ValueError(
                 f'{folder} was made with other settings ({", ".join(differing)} differ); '
@@ -82,6 +82,11 @@ def begin(folder: pathlib.Path, settings: Mapping[str, Any], *, overwrite: bool 
     remove(folder)  # made with other settings, or by a run killed before it noted its own
     write_atomically(folder / _MADE_WITH, json.dumps(asked, indent=1))
     return False
+
+
+def is_finished(folder: pathlib.Path) -> bool:
+    """Tells whether all of a folder was made."""
+    return (folder / _FINISHED).exists()
 
 
 def finish(folder: pathlib.Path) -> None:

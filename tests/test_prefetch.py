@@ -26,7 +26,7 @@ def test_no_more_is_begun_than_allowed(workers, ahead):
     for received, _ in enumerate(results, start=1):
         time.sleep(0.005)
         assert len(begun) <= received + ahead - 1
-    assert begun == list(range(30))
+    assert sorted(begun) == list(range(30))  # two threads may begin in either order
 
 
 def test_an_exception_is_raised_at_its_items_turn():
