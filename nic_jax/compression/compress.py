@@ -79,7 +79,7 @@ def compress_cohort(
             asked = settings_.request(entry, encoder, settings)
             if _is_complete(grid_path(folder, entry.slide_id), asked, overwrite):
                 return entry, held, 'skipped'
-            prepared = prepare(entry, encoder, settings)
+            prepared = prepare(entry, asked, settings)
             held.callback(prepared.slide.close)
             picture = grid_path(folder, entry.slide_id).with_suffix('.png')
             save_picture(prepared.picture, picture)

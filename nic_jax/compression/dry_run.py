@@ -9,7 +9,7 @@ from nic_jax import prefetch, progress
 from nic_jax.cohort import SlideEntry
 from nic_jax.compression.encode import batch_encoder
 from nic_jax.compression.prepare import Prepared, prepare
-from nic_jax.compression.settings import CompressSettings, stored_versions
+from nic_jax.compression.settings import CompressSettings, request, stored_versions
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.grids import schema
 from nic_jax.slides import stream, tiling
@@ -30,7 +30,7 @@ def dry_run(entries: Sequence[SlideEntry], encoder: Encoder, settings: CompressS
 
     def look(entry: SlideEntry) -> Prepared | Exception:
         try:
-            return prepare(entry, encoder, settings)
+            return prepare(entry, request(entry, encoder, settings), settings)
         except Exception as error:
             return error
 

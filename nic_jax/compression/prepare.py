@@ -12,7 +12,6 @@ from PIL import Image
 
 from nic_jax import cohort
 from nic_jax.compression import settings as settings_
-from nic_jax.encoders.encoder import Encoder
 from nic_jax.slides import tiling
 from nic_jax.slides.overview import thumbnail
 from nic_jax.slides.picture import PICTURE_SIDE, tissue_picture
@@ -45,16 +44,20 @@ class Prepared:
 
 
 def prepare(
-    entry: cohort.SlideEntry, encoder: Encoder, settings: settings_.CompressSettings
+    entry: cohort.SlideEntry, asked: Mapping[str, Any], settings: settings_.CompressSettings
 ) -> Prepared:
     """Opens a slide, finds its tissue and lays its grid.
+
+    Args:
+        entry: The slide's row of the cohort.
+        asked: What `settings.request` says of it.
+        settings: How slides are cut and encoded.
 
     Raises:
         SlideError: The slide, or its overview, cannot be read.
         TilingError: The slide is coarser than asked.
         ValueError: The mask cannot be read or does not fit.
     """
-    asked = settings_.request(entry, encoder, settings)
     slide = open_slide(entry.path, mpp=entry.mpp, default_mpp=settings.default_mpp)
     try:
         plan = tiling.plan_grid(

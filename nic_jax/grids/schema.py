@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 CHUNK_CELLS = 32
@@ -69,6 +70,35 @@ def write_attributes(path: pathlib.Path, attributes: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())  # a power cut must not leave a short file under the final name
     os.replace(partial, path / 'zarr.json')
+
+
+def begin(
+    path: pathlib.Path, attributes: Mapping[str, Any], *, overwrite: bool
+) -> Literal['new', 'begun', 'complete']:
+    """Readies a group's folder for writing.
+
+    Returns:
+        'new': the folder is there and empty, its arrays are to be created; 'begun': it was
+        interrupted, and what it holds is to be completed; 'complete': there is nothing to do.
+
+    Raises:
+        GridError: It was made with other settings and `overwrite` is false.
+    """
+    stored = read_attributes(path)
+    if stored is not None:
+        differences = differing_settings(stored, attributes)
+        if differences and not overwrite:
+            raise GridError(other_settings(path, differences))
+        if not differences and stored.get('complete'):
+            return 'complete'
+        # What another version of this package began, it may have made otherwise: begin anew.
+        if not differences and stored.get('created_with') == attributes.get('created_with'):
+            return 'begun'
+    if path.exists():
+        (path / 'zarr.json').unlink(missing_ok=True)  # first: what is left is no grid any more
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    return 'new'
 
 
 def differing_settings(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

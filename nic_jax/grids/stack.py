@@ -8,7 +8,6 @@ its digits, so one code a cell serves all eight versions.
 import dataclasses
 import functools
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,19 +67,12 @@ def open_stack_writer(
     Raises:
         GridError: A stack made with other settings is there and `overwrite` is false.
     """
-    stored = schema.read_attributes(path)
-    differences = schema.differing_settings(stored, attributes) if stored else []
-    if differences and not overwrite:
-        raise schema.GridError(schema.other_settings(path, differences))
-    if stored and not differences and stored.get('complete'):
+    state = schema.begin(path, attributes, overwrite=overwrite)
+    if state == 'complete':
         return None
     height, width = shape
     shard = max(1, min(images, _SHARD_BYTES // (2 * height * width * code_size)))
-    if stored is None or differences:
-        if path.exists():
-            (path / 'zarr.json').unlink(missing_ok=True)
-            shutil.rmtree(path)
-        path.mkdir(parents=True)
+    if state == 'new':
         sizes = {
             'codes': (
                 (images, height, width, code_size),
@@ -122,13 +114,18 @@ class Stack:
         attributes: All that the group says of itself.
         codes: float16 `[N, H, W, C]`, in memory or, where large, on disk.
         labels: int32 `[N]`.
-        masks: bool `[N, H, W]`.
+        stored_masks: bool `[N, H, W]`, on disk.
     """
 
     attributes: Mapping[str, Any]
     codes: np.ndarray | ts.TensorStore
     labels: np.ndarray
-    masks: np.ndarray
+    stored_masks: ts.TensorStore
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray:
+        """The cells that each image's label is about, bool `[N, H, W]`, read at first use."""
+        return self.stored_masks.read().result()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -199,5 +196,4 @@ def open_stack(path: pathlib.Path) -> Stack:
     codes = stored['codes']
     if 2 * codes.size <= MEMORY_BYTES:
         codes = codes.read().result()
-    labels, masks = stored['label'].read().result(), stored['mask'].read().result()
-    return Stack(attributes, codes, labels, masks)
+    return Stack(attributes, codes, stored['label'].read().result(), stored['mask'])

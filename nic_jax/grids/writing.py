@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,17 +81,11 @@ def open_writer(
     Raises:
         GridError: A grid made with other settings is there and `overwrite` is false.
     """
-    stored = schema.read_attributes(path)
-    if stored is not None:
-        differences = schema.differing_settings(stored, attributes)
-        if differences and not overwrite:
-            raise schema.GridError(schema.other_settings(path, differences))
-        if not differences and stored.get('complete'):
-            return None
-    # What another version of this package began, it may have made otherwise: begin anew.
-    maker = 'created_with'
-    if stored is None or differences or stored.get(maker) != attributes.get(maker):
-        _start(path, attributes, tissue, versions, code_size)
+    state = schema.begin(path, attributes, overwrite=overwrite)
+    if state == 'complete':
+        return None
+    if state == 'new':
+        _create(path, attributes, tissue, versions, code_size)
     height, width = tissue.shape
     side = schema.SHARD_CELLS
     missing = tuple(
@@ -122,17 +115,13 @@ def to_float16(codes: np.ndarray, where: str) -> np.ndarray:
     return rounded
 
 
-def _start(
+def _create(
     path: pathlib.Path,
     attributes: Mapping[str, Any],
     tissue: np.ndarray,
     versions: int,
     code_size: int,
 ) -> None:
-    if path.exists():
-        (path / 'zarr.json').unlink(missing_ok=True)  # first: what is left is no grid any more
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
     height, width = tissue.shape
     arrays.create(
         path / 'codes',
