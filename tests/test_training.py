@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from array_grid import ArrayGrid, random_grids
 
-from nic_jax.classifiers import devices, schedules
+from nic_jax import devices, schedules
 from nic_jax.classifiers.batches import Examples
 from nic_jax.classifiers.losses import kernel_penalty, kernels, validation
 from nic_jax.classifiers.prediction import compile_forward, predict

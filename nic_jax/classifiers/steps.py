@@ -7,7 +7,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from nic_jax.classifiers import devices
+from nic_jax import devices
 from nic_jax.classifiers.losses import data_loss, kernel_penalty, kernels
 from nic_jax.networks.grid_cnn import GridCNN
 

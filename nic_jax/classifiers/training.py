@@ -13,8 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nic_jax import checkpoints
-from nic_jax.classifiers import devices, schedules
+from nic_jax import checkpoints, devices, schedules
 from nic_jax.classifiers.batches import Examples, training_batches
 from nic_jax.classifiers.losses import validation
 from nic_jax.classifiers.prediction import mean_outputs, plan_prediction

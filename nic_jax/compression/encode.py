@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nic_jax import devices
 from nic_jax.encoders.encoder import Encoder
 
 
@@ -47,8 +47,7 @@ def batch_encoder(encoder: Encoder, *, versions: int) -> Callable[[np.ndarray], 
             jnp.arange(versions),
         )
 
-    devices = jax.local_devices()
-    mesh = jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+    mesh = devices.data_mesh()
     split = jax.jit(
         jax.shard_map(
             encode,
@@ -58,9 +57,9 @@ def batch_encoder(encoder: Encoder, *, versions: int) -> Callable[[np.ndarray], 
             check_vma=False,  # lax.switch on a mapped index is the same on every device
         )
     )
-    variables = jax.device_put(encoder.variables, NamedSharding(mesh, P()))
+    variables = jax.device_put(encoder.variables, devices.replicated(mesh))
 
     def encode_batch(patches: np.ndarray) -> jax.Array:
-        return split(variables, jax.device_put(patches, NamedSharding(mesh, P('data'))))
+        return split(variables, devices.put_batch(patches, mesh))
 
     return encode_batch

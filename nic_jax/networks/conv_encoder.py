@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from nic_jax.networks.strided_conv import StridedConv
+
 
 class ConvEncoder(nn.Module):
     """Patches in, codes out.
@@ -47,7 +49,7 @@ class ConvEncoder(nn.Module):
             return nn.leaky_relu(norm(x), self.slope)
 
         for index, width in enumerate(self.widths):
-            x = nn.Conv(width, (3, 3), strides=2, padding=self.padding, name=f'conv_{index}')(x)
+            x = StridedConv(width, self.padding, name=f'conv_{index}')(x)
             x = norm_and_activate(x, index)
         x = x.reshape(x.shape[0], -1)  # [B, y, x, F] -> [B, y·x·F]
         if self.dense:

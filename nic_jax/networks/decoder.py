@@ -1,7 +1,9 @@
-"""The VAE's decoder: from a code back to a patch (Tellez et al. 2019, supplement)."""
+"""From a code to a patch: the VAE's decoder, the BiGAN's generator (Tellez et al. 2019)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
+
+from nic_jax.networks.up_conv import UpConv
 
 
 class ConvDecoder(nn.Module):
@@ -39,8 +41,7 @@ class ConvDecoder(nn.Module):
         x = norm_and_activate(nn.Dense(16 * self.start)(z))
         x = x.reshape(-1, 4, 4, self.start)
         for width in self.widths:
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-            x = norm_and_activate(nn.Conv(width, (3, 3))(x))
+            x = norm_and_activate(UpConv(width)(x))
         x = jnp.tanh(nn.Conv(self.channels, (3, 3))(x))
         margin = (x.shape[1] - self.size) // 2
         return x[:, margin : margin + self.size, margin : margin + self.size]

@@ -47,7 +47,7 @@ def depthwise3x3(codes: Array, kernel: Array, *, stride: int = 1, padding: str =
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifted(codes: Array, kernel: Array, stride: int, padding: str) -> Array:
     if padding == 'SAME':
-        margins = [_same_margin(size, stride) for size in codes.shape[1:3]]
+        margins = [same_margin(size, stride) for size in codes.shape[1:3]]
         codes = jnp.pad(codes, ((0, 0), *margins, (0, 0)))
     rows, columns = (output_size(size, stride, 'VALID') for size in codes.shape[1:3])
     total = 0.0
@@ -71,7 +71,7 @@ def _shifted_backward(stride, padding, saved, gradient):
     codes, kernel = saved
     margins = [(0, 0), (0, 0)]
     if padding == 'SAME':
-        margins = [_same_margin(size, stride) for size in codes.shape[1:3]]
+        margins = [same_margin(size, stride) for size in codes.shape[1:3]]
     padded = jnp.pad(codes, ((0, 0), *margins, (0, 0)))
 
     # To the codes: the mirrored kernel over the gradient, spread out by the stride.
@@ -103,7 +103,7 @@ def _shifted_backward(stride, padding, saved, gradient):
 _shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
-def _same_margin(size: int, stride: int) -> tuple[int, int]:
+def same_margin(size: int, stride: int) -> tuple[int, int]:
     """Zeros before and after; the odd one goes after, as in XLA."""
     total = max((output_size(size, stride, 'SAME') - 1) * stride + 3 - size, 0)
     return total // 2, total - total // 2
