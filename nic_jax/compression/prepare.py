@@ -1,7 +1,6 @@
 """A slide made ready for encoding: opened, its tissue found, its grid laid."""
 
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -13,11 +12,9 @@ from PIL import Image
 from nic_jax import cohort
 from nic_jax.compression import settings as settings_
 from nic_jax.slides import tiling
-from nic_jax.slides.overview import thumbnail
-from nic_jax.slides.picture import PICTURE_SIDE, tissue_picture
-from nic_jax.slides.resample import area_resample
+from nic_jax.slides.cells import find_tissue
+from nic_jax.slides.picture import tissue_picture
 from nic_jax.slides.slide import Slide, open_slide
-from nic_jax.slides.tissue import read_mask, tissue_mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,45 +68,24 @@ def prepare(
             edges=settings.edges,
             allow_upsampling=settings.allow_upsampling,
         )
-        # Of a small slide, finer than tissue needs: a picture one can see something in.
-        finer = max(slide.bounds[2:]) * slide.mpp / PICTURE_SIDE
-        image, step = thumbnail(slide, mpp=min(finer, settings.tissue_mpp))
-        origin = slide.bounds[:2]
-        if entry.mask is None:
-            coarse, factor = _coarsen(image, settings.tissue_mpp / (step * slide.mpp))
-            mask = tissue_mask(coarse, mpp=factor * step * slide.mpp)
-            steps = (factor * step, factor * step)
-            share = tiling.tissue_share(plan, mask, origin=origin, step=steps)
-        else:  # a mask image lies over the whole of level 0
-            mask = read_mask(entry.mask, dimensions=slide.dimensions)
-            scale = (slide.dimensions[0] / mask.shape[1], slide.dimensions[1] / mask.shape[0])
-            share = tiling.tissue_share(plan, mask, origin=(0, 0), step=scale)
-            mask = _cut(mask, slide.bounds, scale)
-        encode = share.astype(np.float32) > settings.tissue_threshold
+        found = find_tissue(slide, plan, mpp=settings.tissue_mpp, mask=entry.mask)
+        encode = found.share.astype(np.float32) > settings.tissue_threshold
         if settings.encode_all:
             encode = np.ones(plan.shape, bool)
         return Prepared(
             entry=entry,
             slide=slide,
             plan=plan,
-            tissue=share,
+            tissue=found.share,
             encode=encode,
             attributes=settings_.attributes(asked, slide, plan),
-            picture=tissue_picture(image, mask, plan, encode, origin=origin, step=step),
+            picture=tissue_picture(
+                found.image, found.mask, plan, encode, origin=found.origin, step=found.step
+            ),
         )
     except BaseException:
         slide.close()
         raise
-
-
-def _coarsen(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
-    """An overview averaged by area to `factor` times coarser pixels, and the factor, at least 1."""
-    factor = max(1.0, factor)
-    rows, columns = (math.ceil(length / factor) for length in image.shape[:2])
-    coarse = area_resample(
-        image, start_y=0, start_x=0, step_y=factor, step_x=factor, rows=rows, columns=columns
-    )
-    return coarse, factor
 
 
 def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
@@ -118,11 +94,3 @@ def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
     partial = path.with_name(f'.{path.name}.partial')  # one name: the next run replaces it
     picture.save(partial, format='png', compress_level=1)
     os.replace(partial, path)
-
-
-def _cut(mask: np.ndarray, bounds: tuple[int, int, int, int], scale: tuple[float, float]):
-    """The part of a whole-slide mask that lies in the slide's bounds, for the picture."""
-    x, y, width, height = bounds
-    columns = slice(int(x / scale[0]), max(int(x / scale[0]) + 1, round((x + width) / scale[0])))
-    rows = slice(int(y / scale[1]), max(int(y / scale[1]) + 1, round((y + height) / scale[1])))
-    return mask[rows, columns]

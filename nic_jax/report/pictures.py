@@ -11,28 +11,23 @@ from nic_jax.workdir import replacing
 
 
 def patch_sheet(
-    rows: Mapping[str, np.ndarray], path: pathlib.Path, *, columns: int = 25, value_range=(0, 255)
+    rows: Mapping[str, np.ndarray], path: pathlib.Path, *, columns: int = 25
 ) -> None:
     """Draws sheets of patches one below another.
 
     Args:
-        rows: Title to patches `[N, P, P]` or `[N, P, P, channels]`.
+        rows: Title to patches `[N, P, P]` or `[N, P, P, channels]`, 0 … 255.
         path: The PNG file.
         columns: Patches a line.
-        value_range: Pixel values of black and white.
     """
-    figure = new_figure(len(rows), 1, size=(10, 1.2 + 3.4 * len(rows)))
+    lines = -(-max(map(len, rows.values())) // columns)
+    figure = new_figure(len(rows), 1, size=(10, (0.45 + 10 * lines / columns) * len(rows)))
     for axis, (title, patches) in zip(np.atleast_1d(figure.axes), rows.items(), strict=True):
-        axis.imshow(_tile(patches, columns), cmap='gray', vmin=value_range[0], vmax=value_range[1])
+        sheet = np.rint(_tile(patches, columns)).astype(np.uint8)
+        axis.imshow(sheet, cmap='gray', vmin=0, vmax=255)
         axis.set_title(title)
         axis.set_axis_off()
     save(figure, path)
-
-
-def reconstructions(patches: np.ndarray, decoded: np.ndarray, path: pathlib.Path) -> None:
-    """Draws patches (0 … 255) above what their codes were decoded to (−1 … 1)."""
-    rows = {'patches': patches, 'decoded from their codes': (decoded + 1) * 127.5}
-    patch_sheet(rows, path)
 
 
 def image_and_grid(

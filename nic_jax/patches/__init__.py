@@ -1,0 +1,1 @@
+"""Training patches for encoders: where they come from, how they lie on disk, how they vary."""

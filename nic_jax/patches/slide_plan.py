@@ -1,0 +1,99 @@
+"""What is known of a set of slides' patches before a slide is opened: subsets and classes."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from nic_jax import cohort, folds
+from nic_jax.cohort import SlideEntry
+from nic_jax.patches import store
+from nic_jax.patches.annotations import AnnotationError, read_annotations
+from nic_jax.patches.slide_settings import SlidePatches
+from nic_jax.patches.subsets import share_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The classes of a set.
+
+    Attributes:
+        names: In the order of their indices; none: patches are not labelled.
+        of: Annotations' names to the class that they are of; names that are not there are of none.
+    """
+
+    names: tuple[str, ...] = ()
+    of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def case_of(entry: SlideEntry) -> str:
+    """Whose slide it is; its own where that is not told."""
+    return entry.case_id or entry.slide_id
+
+
+def deal_subsets(
+    entries: Sequence[SlideEntry], settings: SlidePatches, *, seed: int
+) -> dict[str, str]:
+    """slide_id to its subset, '' where the table leaves it out. Cases are not split.
+
+    Raises:
+        CohortError: The column `split` has unknown words, or a case on two sides.
+    """
+    cases = list(map(case_of, entries))
+    found = dict.fromkeys((entry.slide_id for entry in entries), '')
+    if 'split' in cohort.table_columns(entries):
+        (fold,) = folds.given_folds(entries, cases)
+        for subset in store.SUBSETS:
+            found |= {entries[index].slide_id: subset for index in getattr(fold, subset)}
+        return found
+    shares = {'train': 1 - settings.valid_share, 'valid': settings.valid_share}
+    shares = {subset: share for subset, share in shares.items() if share}
+    dealt = share_out(cases, [''] * len(cases), shares=shares, seed=seed)
+    return dict(zip(found, dealt, strict=True))
+
+
+def check_cases(
+    entries: Sequence[SlideEntry], subsets: Mapping[str, str], settings: SlidePatches
+) -> None:
+    """Refuses pairs of different slides where there is but one case.
+
+    Raises:
+        PatchesError: With the remedy.
+    """
+    for subset, count in settings.pairs.items():
+        cases = {case_of(entry) for entry in entries if subsets[entry.slide_id] == subset}
+        if count and len(cases) < 2:
+            raise store.PatchesError(
+                f'{len(cases)} cases for {subset}: no pairs of different slides; give more slides, '
+                f'divide them by a column split or another valid_share, or set {subset}_pairs=0'
+            )
+
+
+def find_classes(
+    entries: Sequence[SlideEntry],
+    annotations: Mapping[str, pathlib.Path | None],
+    settings: SlidePatches,
+) -> Classes:
+    """The classes asked for, or all that the annotations name, sorted.
+
+    Raises:
+        PatchesError: Classes are asked for, and there are no annotations.
+    """
+    files = [file for entry in entries if (file := annotations.get(entry.slide_id))]
+    if settings.classes and not files:
+        raise store.PatchesError(
+            f'classes {", ".join(settings.classes)}, but no slide has annotations; name their '
+            'files in a column annotation of the table'
+        )
+    of = {}
+    for text in settings.classes:
+        name, _, members = text.partition('=')
+        of |= dict.fromkeys((members or name).split('+'), name)
+    if not settings.classes:
+        names = set()
+        for file in files:
+            with contextlib.suppress(AnnotationError):  # its slide's failure, when its turn comes
+                names |= {region.name for region in read_annotations(file).regions}
+        of = {name: name for name in sorted(names)}
+    names = [*of.values(), settings.background, settings.unannotated]
+    return Classes(tuple(dict.fromkeys(filter(None, names))), of)
