@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
     del arguments
     if flags.FLAGS.verbosity <= 0:  # --verbosity=1 tells where an error arose
         logging.set_verbosity(logging.WARNING)
-    for stream in (sys.stdout, sys.stderr):  # a terminal without µ or × must not end a long run
-        stream.reconfigure(errors='backslashreplace')
+    for stream in (sys.stdout, sys.stderr):  # a terminal without µ must not end a long run; a log file shows lines as they come
+        stream.reconfigure(errors='backslashreplace', line_buffering=True)
     config = _CONFIG.value
     with config.unlocked():
         if _STAGES.value is not None:

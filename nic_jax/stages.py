@@ -1,8 +1,8 @@
 """The stages, in order. Each is safe to run again: it resumes what is unfinished.
 
 A stage is a function of (config, workdir) that returns whether all of its units succeeded. What
-reads slides (`slide_stages`) and what draws synthetic images (`synthetic_stages`) differ; from the
-grids on, the stages are the same.
+reads slides (`slide_stages`), what reads tables of tiles (`tile_stages`) and what draws synthetic
+images (`synthetic_stages`) differ; from grids and predictions on, the stages are the same.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import pathlib
 import ml_collections
 
 from nic_jax import config as defaults
-from nic_jax import progress, slide_stages, synthetic_stages, workdir
+from nic_jax import progress, slide_stages, synthetic_stages, tile_stages, workdir
 from nic_jax.classifiers.cross_validation import cross_validate
 from nic_jax.classifiers.trained import TrainSettings, build_network
 from nic_jax.evaluation import predictions
@@ -38,7 +38,9 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 
 def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
-    """Trains a CNN on the grids, a fold and seed at a time; predicts hold-outs and new slides."""
+    """Trains a CNN on grids, or probes on codes of tiles; predicts hold-outs and new slides."""
+    if 'tasks' in config:
+        return tile_stages.classify(config, home, overwrite=overwrite)
     settings = classifier_settings(config)
     finished = True
     for folder in _source(config, 'encoder_folders')(config, home):
@@ -123,7 +125,7 @@ def check(config: Config) -> None:
     """
     defaults.check(config, tuple(STAGES))
     _source(config, 'check')(config)
-    if 'classify' in config.stages:
+    if 'classify' in config.stages and 'classifier' in config:
         settings = classifier_settings(config)
         network = build_network(settings, outputs=1)
         chain = size_chain(settings.crop, network.strides, padding=settings.padding)
@@ -146,7 +148,9 @@ def classifier_settings(config: Config) -> TrainSettings:
 
 def _source(config: Config, name: str):
     """What an experiment on slides, or on synthetic images, does under this name."""
-    module = slide_stages if 'slides' in config else synthetic_stages
+    module = synthetic_stages
+    if 'slides' in config or 'tasks' in config:
+        module = slide_stages if 'slides' in config else tile_stages
     if not hasattr(module, name):
         raise ValueError(
             f'experiments on slides have no stage {name!r} yet: name a trained encoder'

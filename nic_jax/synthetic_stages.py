@@ -1,22 +1,21 @@
 """The stages of experiments on synthetic images: generated, never stored as images."""
 
-import dataclasses
 import pathlib
 
 import ml_collections
 import numpy as np
 
-from nic_jax import prefetch, progress, workdir
+from nic_jax import encoder_stage, prefetch, progress, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.images import attributes, compress_images
 from nic_jax.encoders import storage
+from nic_jax.encoders.batches import Source
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.mean_rgb import mean_rgb
-from nic_jax.encoders.supervised import train_supervised
-from nic_jax.encoders.training import EncoderSettings
-from nic_jax.encoders.vae import train_vae
 from nic_jax.folds import Fold
 from nic_jax.grids import VERSIONS, GridError, schema, stack
+from nic_jax.patches import pairs as pairs_
+from nic_jax.patches.store import Parts
 from nic_jax.report import pictures as pictures_
 from nic_jax.synthetic import patches as patches_
 from nic_jax.synthetic import rectangles
@@ -26,20 +25,8 @@ from nic_jax.synthetic.study import Split, split_digits, split_images
 
 Config = ml_collections.ConfigDict
 
-ENCODERS = ('supervised', 'vae', 'mean')
-
-# The networks for 9×9 px of the paper's supplement.
-_NETWORK = {
-    'kind': 'conv',
-    'widths': [32, 64],
-    'dense': 64,
-    'padding': 'SAME',
-    'norm_after': False,
-    'slope': 0.2,
-    'epsilon': 1e-3,
-    'averaged': False,
-    'channels': 1,
-}
+ENCODERS = (*encoder_stage.OBJECTIVES, 'mean')
+_SUBSETS = ('train', 'valid')
 
 
 def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
@@ -64,38 +51,56 @@ def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
 
 
 def _draw_patches(config, study, split, digits, folder) -> None:
-    """Writes the arrays of training and validation patches, and a sheet of them."""
+    """Writes the arrays of training and validation patches, pairs of them, and a sheet."""
     valid_count = config.data.patches // 4
+    counts = (config.data.patches - valid_count, valid_count)
     arrays = {}
-    for name, images, count in (
-        ('cells_train', split.encoder_train, config.data.patches - valid_count),
-        ('cells_valid', split.encoder_valid, valid_count),
+    for subset, images, count in zip(
+        _SUBSETS, (split.encoder_train, split.encoder_valid), counts, strict=True
     ):
         drawn = patches_.cell_patches(
             study, digits, images, seed=config.seed, count=count, workers=_workers(config)
         )
-        arrays[name] = drawn[0]
-    for number, (name, part, count) in enumerate(
-        zip(
-            ('digits_train', 'digits_valid'),
-            split_digits(digits, seed=config.seed),
-            (config.data.patches - valid_count, valid_count),
-            strict=True,
-        )
+        arrays[f'cells_{subset}'] = drawn.patches
+        arrays[f'neighbours_{subset}'] = drawn.neighbours
+        workdir.save_array(folder / f'pairs_{subset}.npy', _cell_pairs(drawn, subset, config.seed))
+    for number, (subset, part, count) in enumerate(
+        zip(_SUBSETS, split_digits(digits, seed=config.seed), counts, strict=True)
     ):
-        arrays[name], arrays[f'{name}_labels'] = patches_.digit_patches(
+        arrays[f'digits_{subset}'], labels = patches_.digit_patches(
             part, seed=config.seed + number, count=count, jitter=study.jitter, cell=study.cell
         )
+        workdir.save_array(folder / f'labels_{subset}.npy', labels.astype(np.int32))
     for name, values in arrays.items():
-        workdir.save_array(folder / f'{name}.npy', values)
+        arrays[name] = values[..., None] * np.uint8(255)  # [N, P, P] of 0, 1 -> [N, P, P, 1]
+        workdir.save_array(folder / f'{name}.npy', arrays[name])
     pictures_.patch_sheet(
-        {name: arrays[name][:200] * 255 for name in ('cells_train', 'digits_train')},
+        {name: arrays[name][:200] for name in ('cells_train', 'digits_train')},
         folder / 'patches.png',
     )
 
 
+def _cell_pairs(drawn: patches_.Cells, subset: str, seed: int) -> np.ndarray:
+    """As many pairs as cells, int32 `[N, 3]`, by the shares of `patches.pairs`.
+
+    Indices are of the cells, and from N on of their neighbours.
+    """
+    N = len(drawn.patches)
+    rng = np.random.default_rng((seed, *subset.encode(), *b'pairs'))
+    counts = pairs_.count_kinds(N)
+    order = rng.permutation(N)
+    same, beside = order[: counts.same], order[counts.same : counts.same + counts.adjacent]
+    apart = pairs_.different_sources(rng, drawn.images, counts.apart, subset)
+    pairs = [
+        np.stack([same, same, np.ones_like(same)], axis=1),
+        np.stack([beside, beside + N, np.zeros_like(beside)], axis=1),
+        np.column_stack([apart, np.zeros(len(apart), int)]),
+    ]
+    return rng.permutation(np.concatenate(pairs)).astype(np.int32)
+
+
 def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
-    """Trains the supervised and the unsupervised encoders on 9×9 px.
+    """Trains encoders on 9×9 px.
 
     Raises:
         ValueError: Their patches are not there.
@@ -103,26 +108,42 @@ def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
     if not workdir.is_finished(workdir_ / 'patches'):
         raise ValueError(f'{workdir_ / "patches"} is not finished; run the stage patches first')
     for name in names(config):
-        if name == 'mean':
-            continue
-        folder = workdir_ / name
-        settings = EncoderSettings(**config[name])
-        made_with = {
-            'settings': dataclasses.asdict(settings),
-            'code_size': config.code_size,
-            'seed': config.seed,
-            'decoder': config.vae_decoder.to_dict() if name == 'vae' else None,
-            'patches': workdir.made_with(workdir_ / 'patches'),
-        }
-        with workdir.alone(workdir_, f'{name}/encoder'):
-            if workdir.begin(folder / 'encoder', made_with, overwrite=overwrite):
-                progress.console.print(f'encoder: {name} is trained')
-                continue
-            trained = _train(name, config, settings, workdir_, folder)
-            storage.write_encoder(folder, trained)
-            workdir.finish(folder / 'encoder')
-        progress.console.print(f'encoder: {name} trained → {folder / "encoder"}')
+        if name != 'mean':
+            made_of = workdir.made_with(workdir_ / 'patches')
+            encoder_stage.train_encoder(
+                name,
+                config,
+                workdir_,
+                sources=lambda kind: source_of(workdir_ / 'patches', kind, config.images.classes),
+                mpp=None,
+                made_of={'cells': made_of, 'digits': made_of},
+                overwrite=overwrite,
+            )
     return True
+
+
+def source_of(folder: pathlib.Path, kind: str, classes: int) -> Source:
+    """The patches of one kind, 'cells' (with pairs) or 'digits' (with labels)."""
+    arrays = {
+        (name, subset): np.load(folder / f'{name}_{subset}.npy', mmap_mode='r')
+        for name in ((kind, 'neighbours') if kind == 'cells' else (kind,))
+        for subset in _SUBSETS
+    }
+    count, valid_count = (len(arrays[kind, subset]) for subset in _SUBSETS)
+    train, valid = np.arange(count), np.arange(count, count + valid_count)
+    if kind == 'digits':
+        labels = [np.load(folder / f'labels_{subset}.npy') for subset in _SUBSETS]
+        names = tuple(str(digit) for digit in range(classes))
+        return Source(Parts(arrays.values()), train, valid, np.concatenate(labels), names)
+    pairs = {}
+    # The arrays' order is training, validation, and their neighbours in the same order.
+    for subset, first in (('train', 0), ('valid', count)):
+        found = np.load(folder / f'pairs_{subset}.npy')
+        beside = found[:, :2] >= len(arrays[kind, subset])
+        other = count + valid_count - len(arrays[kind, subset])  # of the other subset, in between
+        found[:, :2] += first + np.where(beside, other, 0).astype(np.int32)
+        pairs[subset] = found
+    return Source(Parts(arrays.values()), train, valid, pairs=pairs)
 
 
 def compress(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
@@ -154,7 +175,7 @@ def check(config: Config) -> None:
     Raises:
         ValueError: One that cannot be.
     """
-    names(config)
+    encoder_stage.check(config, [name for name in names(config) if name != 'mean'])
     RectangleStudy(**config.images)
 
 
@@ -198,43 +219,6 @@ def digits_of(config: Config, subset: str = 'train') -> DigitSet:
 
 def _workers(config: Config) -> int:
     return config.workers or prefetch.default_workers()
-
-
-def _train(name, config, settings, workdir_, folder) -> Encoder:
-    network = {**_NETWORK, 'code_size': config.code_size, 'input_size': config.images.cell}
-    kind = 'digits' if name == 'supervised' else 'cells'
-    data, valid = ({}, {})
-    for part, target in (('train', data), ('valid', valid)):
-        source = workdir_ / 'patches' / f'{kind}_{part}.npy'
-        target['patches'] = np.load(source, mmap_mode='r')[..., None] * np.uint8(255)
-        if name == 'supervised':
-            target['labels'] = np.load(source.with_stem(f'{source.stem}_labels')).astype(np.int32)
-
-    with progress.bar(f'encoder {name}', total=settings.steps, unit='steps') as advance:
-
-        def report(record):
-            workdir.log_metrics(workdir_, {'stage': 'encoder', 'encoder': name, **record})
-            parts = {key: value for key, value in record.items() if 'loss' in key or 'valid' in key}
-            advance(settings.epoch_steps, description=f'encoder {name} {parts}')
-
-        common = {
-            'data': data,
-            'valid': valid,
-            'settings': settings,
-            'seed': config.seed,
-            'mpp': None,
-            'folder': folder / 'encoder' / 'checkpoint',
-            'report': report,
-        }
-        if name == 'supervised':
-            return train_supervised(network, classes=config.images.classes, **common)
-        trained, decode = train_vae(network, decoder=config.vae_decoder, **common)
-    pictures_.reconstructions(
-        valid['patches'][:200],
-        np.asarray(decode(trained.apply(trained.variables, valid['patches'][:200]))),
-        folder / 'encoder' / 'reconstructions.png',
-    )
-    return trained
 
 
 def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset, bool]:

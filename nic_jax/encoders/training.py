@@ -1,29 +1,27 @@
-"""The training loop of encoders with one loss: it reads from top to bottom.
+"""The training loop of encoders: it reads from top to bottom.
 
 Batch k is a pure function of (seed, k), and everything else that changes is in the checkpoint, so a
 run that was killed goes on as if it had not been.
 """
 
+import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from nic_jax import checkpoints
+from nic_jax import checkpoints, devices, prefetch, schedules, workdir
+from nic_jax.encoders.objective import Objective, Variables
 
-Variables = Mapping[str, Any]
-Data = Mapping[str, np.ndarray]
-# (variables, batch, key, train) -> loss, (new batch_stats, parts of the loss)
-Loss = Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
-
-VALID_BATCH = 512
+SCHEDULES = ('plateau', 'cosine', 'constant')
+WARMUP = 0.03  # of a cosine's steps, over which the rate rises to its height
+HISTORY = 'history.json'
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +29,31 @@ class EncoderSettings:
     """How an encoder is trained.
 
     Attributes:
-        batch: Patches a step.
+        batch: Patches (pairs, or patches a task) a step.
         steps: Steps at most.
         epoch_steps: Steps between two looks at the validation set.
-        learning_rate: Adam's.
-        patience: Validations without gain before the learning rate falls tenfold.
-        min_learning_rate: Training stops when the learning rate would fall below it.
+        learning_rate: Adam's, the first or the highest.
+        schedule: 'plateau' (the papers': falls tenfold where validation does not gain), 'cosine'
+            (after a short warm-up, to zero), or 'constant'.
+        patience: Validations without gain before a plateau's rate falls.
+        min_learning_rate: Training stops when a plateau's rate would fall below it.
+        weight_decay: AdamW's, on kernels; 0 for Adam.
+        augmentation: A preset of `patches.augmentation`, of training patches.
+        network: 'paper', or a family of `architectures`.
+        decoder: 'paper' or 'small', of what turns codes into patches while training.
     """
 
     batch: int = 64
     steps: int = 10_000
     epoch_steps: int = 500
     learning_rate: float = 1e-3
+    schedule: str = 'plateau'
     patience: int = 3
     min_learning_rate: float = 1e-5
+    weight_decay: float = 0.0
+    augmentation: str = 'strong'
+    network: str = 'paper'
+    decoder: str = 'paper'
 
     def __post_init__(self):
         for name in ('batch', 'steps', 'epoch_steps', 'patience'):
@@ -55,131 +64,164 @@ class EncoderSettings:
                 f'learning_rate={self.learning_rate} and min_learning_rate='
                 f'{self.min_learning_rate} must be positive, the second not above the first'
             )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f'schedule={self.schedule!r} must be one of {", ".join(SCHEDULES)}')
+        if self.weight_decay < 0:
+            raise ValueError(f'weight_decay={self.weight_decay} must not be negative')
 
 
 def train(
-    loss: Loss,
-    variables: Variables,
+    objective: Objective,
     *,
-    data: Data,
-    valid: Data,
+    batches: Callable[[int], Arrays],
+    valid: Sequence[Callable[[], Arrays]],
     settings: EncoderSettings,
     seed: int,
     folder: pathlib.Path,
     report: Callable[[dict[str, float]], None],
-) -> Variables:
-    """Minimises a loss with Adam; the learning rate falls tenfold on plateaus of validation.
+    workers: int = 2,
+) -> dict[str, Variables]:
+    """Trains, or goes on with what `folder` holds.
 
     Args:
-        loss: (variables, batch, key, train) -> (loss, (batch_stats, parts)).
-        variables: `params` and `batch_stats` to start from.
-        data: Training arrays with one leading axis `[N, …]`.
-        valid: Validation arrays, likewise.
+        objective: What is trained.
+        batches: k -> the k-th training batch, arrays `[B, …]`; called by several threads.
+        valid: Batches of the validation, all of one shape and weight.
         settings: How to train.
-        seed: Of batches and noise.
-        folder: Where the checkpoint lies.
+        seed: Of weights, augmentation and noise.
+        folder: Where the checkpoint and the history of validations lie.
         report: Called after every validation with what happened.
+        workers: Threads that make batches ahead.
 
     Returns:
-        The variables of the best validation loss.
+        The variables, on the host, of the 'best' validation and of the 'last' step.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: A loss is not finite, or the objective sees no use in going on.
+        ValueError: A batch that the devices cannot share evenly.
     """
-    optimizer = optax.scale_by_adam()
-    state = {
-        'params': variables['params'],
-        'batch_stats': variables['batch_stats'],
-        'optimizer': optimizer.init(variables['params']),
-        'best': {key: variables[key] for key in ('params', 'batch_stats')},
-        'best_loss': jnp.float32(jnp.inf),
-        'step': jnp.int32(0),
-        'waited': jnp.int32(0),
-        'learning_rate': jnp.float32(settings.learning_rate),
-    }
-    if checkpoints.exists(folder):
-        state = checkpoints.restore(folder, state)
+    mesh = devices.data_mesh()
+    devices.check_divides(settings.batch, mesh)
+    weights_key, key = jax.random.split(jax.random.key(seed))
+    everywhere = devices.replicated(mesh)
+    epochs = -(-settings.steps // settings.epoch_steps)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    def take_step(params, batch_stats, optimizer_state, batch, learning_rate, key):
-        def of_params(params):
-            return loss({'params': params, 'batch_stats': batch_stats}, batch, key, train=True)
-
-        (value, (batch_stats, _)), gradient = jax.value_and_grad(of_params, has_aux=True)(params)
-        update, optimizer_state = optimizer.update(gradient, optimizer_state)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, update)
-        return params, batch_stats, optimizer_state, value
-
-    validate = jax.jit(lambda variables, batch, key: loss(variables, batch, key, train=False))
-    # Apart from the keys of the weights, which are split from the same seed.
-    key = jax.random.fold_in(jax.random.key(seed), 2**31)
-    size = len(next(iter(data.values())))
-
-    while int(state['step']) < settings.steps:
-        if float(state['learning_rate']) < settings.min_learning_rate * 0.999:
-            break
-        first, start, total = int(state['step']), time.perf_counter(), jnp.float32(0)
-        last = min(first + settings.epoch_steps, settings.steps)
-        # Copies: the step donates its arguments, and `best` may be the same arrays.
-        training = jax.tree.map(
-            jnp.array, (state['params'], state['batch_stats'], state['optimizer'])
+    # ---- How far it had got -------------------------------------------------------------------
+    state = jax.jit(objective.initial)(weights_key)
+    best = _variables(state)
+    watched, done = np.full(epochs, np.nan), np.zeros((), np.int64)
+    history = []
+    if checkpoints.exists(folder / 'state'):
+        state, best, watched, done = checkpoints.restore(
+            folder / 'state', (state, best, watched, done)
         )
-        for step in range(first, last):
-            rng = np.random.default_rng((seed, step, *b'patches'))
-            chosen = rng.integers(size, size=settings.batch)
-            batch = {name: values[chosen] for name, values in data.items()}
-            *training, value = take_step(
-                *training, batch, state['learning_rate'], jax.random.fold_in(key, step)
-            )
-            total += value
-        train_loss = float(total) / (last - first)
-        if not np.isfinite(train_loss):
-            raise FloatingPointError(
-                f'the encoder loss is {train_loss} between steps {first} and {last}; '
-                'lower the learning rate, or look for patches of one value'
-            )
-        params, batch_stats, optimizer_state = training
-        current = {'params': params, 'batch_stats': batch_stats}
-        valid_loss, parts = _validate(validate, current, valid, key)
+        history = json.loads((folder / HISTORY).read_text(encoding='utf-8'))[: int(done)]
+    state, key = jax.device_put((state, key), everywhere)
 
-        better = valid_loss < float(state['best_loss'])
-        waited = 0 if better else int(state['waited']) + 1
-        rate = float(state['learning_rate'])
-        state = {
-            **current,
-            'optimizer': optimizer_state,
-            'best': current if better else state['best'],
-            'best_loss': jnp.float32(valid_loss if better else state['best_loss']),
-            'step': jnp.int32(last),
-            'waited': jnp.int32(waited % settings.patience),
-            'learning_rate': jnp.float32(rate / 10 if waited == settings.patience else rate),
-        }
-        checkpoints.save(folder, state)
-        report(
-            {
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
+    def take_step(state, batch, key, number, rate):
+        return objective.step(state, batch, jax.random.fold_in(key, number), rate)
+
+    validate = jax.jit(objective.validate)
+    first = int(done) * settings.epoch_steps
+    ahead = prefetch.map_ahead(
+        batches, range(first, settings.steps), workers=workers, ahead=workers + 2
+    )
+    with contextlib.closing(ahead):
+        for epoch in range(int(done), epochs):
+            # ---- Training ---------------------------------------------------------------------
+            rate_at = _rates(settings, watched[:epoch])
+            if rate_at is None:
+                break
+            last = min(first + settings.epoch_steps, settings.steps)
+            began, found = time.perf_counter(), []
+            for step in range(first, last):
+                batch = next(ahead)
+                with jax.transfer_guard('disallow'):
+                    batch = devices.put_batch(batch, mesh)
+                    number, rate = jax.device_put(
+                        (np.int32(step), np.float32(rate_at(step))), everywhere
+                    )
+                    state, parts = take_step(state, batch, key, number, rate)
+                found.append(parts)
+                jax.block_until_ready(found[-2:][0])  # one step waits behind the running one
+            seconds = time.perf_counter() - began
+            trained = _means(found)
+            _check_finite(trained, f'between steps {first} and {last}', rate_at(last - 1))
+
+            # ---- Validation -------------------------------------------------------------------
+            current, pieces = _variables(state), []
+            for number, make in enumerate(valid):
+                fixed = jax.random.fold_in(key, settings.steps + number)  # the same every time
+                pieces.append(validate(current, devices.put_batch(make(), mesh), fixed))
+            validated = _means(pieces)
+            _check_finite(validated, f'of the validation at step {last}', rate_at(last - 1))
+            sign = -1.0 if objective.higher_is_better else 1.0
+            watched[epoch] = sign * validated[objective.watched]
+            if watched[epoch] <= np.nanmin(watched[: epoch + 1]):
+                best = jax.device_get(current)
+
+            # ---- What happened ----------------------------------------------------------------
+            record = {
                 'step': last,
-                'loss': round(train_loss, 5),
-                'valid_loss': round(valid_loss, 5),
-                **{f'valid_{name}': round(value, 5) for name, value in parts.items()},
-                'learning_rate': round(rate, 8),
-                'images_per_s': round(
-                    (last - first) * settings.batch / (time.perf_counter() - start), 1
-                ),
+                **trained,
+                **{f'valid_{name}': value for name, value in validated.items()},
+                'learning_rate': float(rate_at(last - 1)),
+                'images_per_s': round((last - first) * _images(batch) / seconds, 1),
             }
+            history.append(record)
+            first, done = last, np.int64(epoch + 1)
+            workdir.write_atomically(folder / HISTORY, json.dumps(history))
+            checkpoints.save(folder / 'state', (state, best, watched, done))
+            report(record)
+            if reason := objective.check([_validation(each) for each in history]):
+                raise FloatingPointError(f'step {last}: {reason}')
+    return {'best': jax.device_get(best), 'last': jax.device_get(_variables(state))}
+
+
+def _rates(settings: EncoderSettings, watched: np.ndarray) -> Callable[[int], float] | None:
+    """The learning rate by step, after these validations; None where training is over."""
+    height = settings.learning_rate
+    if settings.schedule == 'plateau':
+        rate = schedules.plateau(
+            watched, initial=height, patience=settings.patience, minimum=settings.min_learning_rate
         )
-    return state['best']
+        return None if rate is None else lambda step: rate
+    if settings.schedule == 'constant':
+        return lambda step: height
+    warmup = max(1, round(WARMUP * settings.steps))
+    fall = functools.partial(
+        schedules.cosine, steps=settings.steps - warmup, initial=height, minimum=0.0
+    )
+    return lambda step: height * (step + 1) / warmup if step < warmup else fall(step - warmup)
 
 
-def _validate(validate, variables, valid: Data, key) -> tuple[float, dict[str, float]]:
-    """Mean loss and parts over the validation set's whole batches of one shape."""
-    size = len(next(iter(valid.values())))
-    batch = min(VALID_BATCH, size)
-    values, parts = [], []
-    for start in range(0, size - batch + 1, batch):
-        part = {name: array[start : start + batch] for name, array in valid.items()}
-        value, (_, pieces) = validate(variables, part, key)
-        values.append(float(value))
-        parts.append({name: float(piece) for name, piece in pieces.items()})
-    return float(np.mean(values)), {
-        name: float(np.mean([piece[name] for piece in parts])) for name in parts[0]
+def _variables(state) -> Variables:
+    return {kind: state[kind] for kind in ('params', 'batch_stats')}
+
+
+def _means(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, float]:
+    found = jax.device_get(list(parts))
+    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+
+def _validation(record: Mapping[str, float]) -> dict[str, float]:
+    prefix = 'valid_'
+    return {
+        name.removeprefix(prefix): value
+        for name, value in record.items()
+        if name.startswith(prefix)
     }
+
+
+def _images(batch: Arrays) -> int:
+    """Patches in a batch: arrays of images `[…, P, P, channels]` beside labels `[…]`."""
+    return max(int(np.prod(array.shape[:-3])) for array in batch.values() if array.ndim > 3)
+
+
+def _check_finite(parts: Mapping[str, float], where: str, rate: float) -> None:
+    if bad := [name for name, value in parts.items() if not np.isfinite(value)]:
+        raise FloatingPointError(
+            f'the encoder\'s {", ".join(bad)} {where} is not finite, at learning rate {rate:g}; '
+            'lower the learning rate, or look for patches of one value'
+        )

@@ -5,58 +5,59 @@ posterior from the unit normal. The paper prints the KL term without its factor 
 textbook's. The code is the posterior's mean.
 """
 
-import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nic_jax.encoders.conv import conv_encoder, module, scale
+from nic_jax.encoders.conv import conv_encoder, module
 from nic_jax.encoders.encoder import Encoder
-from nic_jax.encoders.training import Data, EncoderSettings, train
+from nic_jax.encoders.objective import (
+    Augment,
+    Objective,
+    apply,
+    initial_encoder,
+    loss_steps,
+    network_input,
+    own,
+    pixels,
+    together,
+)
 from nic_jax.networks.decoder import ConvDecoder
 
+GAMMA = 5e-5  # the paper's weight of the KL divergence, beside the error of pixels in −1 … 1
 
-def kl_divergence(mean: jnp.ndarray, log_variance: jnp.ndarray) -> jnp.ndarray:
+
+def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     """KL of N(mean, exp(log_variance)) from N(0, 1), summed over the code: `[B, C]` -> `[B]`."""
     terms = 1 + log_variance - mean**2 - jnp.exp(log_variance)
     return -0.5 * terms.sum(axis=-1)
 
 
-def train_vae(
+def vae(
     network: Mapping[str, Any],
     *,
     decoder: Mapping[str, Any],
-    data: Data,
-    valid: Data,
-    gamma: float = 5e-5,
-    settings: EncoderSettings,
-    seed: int,
-    mpp: float | None,
-    folder: pathlib.Path,
-    report: Callable[[dict[str, float]], None],
-) -> tuple[Encoder, Callable[[jnp.ndarray], jnp.ndarray]]:
-    """Trains a VAE on patches without labels.
+    augment: Augment,
+    gamma: float = GAMMA,
+    weight_decay: float = 0.0,
+) -> Objective:
+    """Minimises the error of what comes back from a code drawn around the patch's.
+
+    Batches: `patches` uint8 `[B, P, P, channels]`. What is augmented is what must come back.
 
     Args:
         network: As for `conv_encoder`; its code is the posterior's mean.
         decoder: `start` and `widths` of `ConvDecoder`.
-        data: `patches` uint8 `[N, P, P, channels]`.
-        valid: Likewise.
+        augment: Of the patches.
         gamma: γ, the weight of the KL divergence.
-        settings: How to train.
-        seed: Of weights, batches and noise.
-        mpp: µm/px of the patches, or None.
-        folder: Where the checkpoint lies.
-        report: Called after every validation.
-
-    Returns:
-        The encoder, and the decoder as a function of codes `[B, C]` to patches in [−1, 1].
+        weight_decay: AdamW's.
     """
-    size = network['code_size']
+    C = network['code_size']
     # One linear layer gives mean and log variance; the encoder keeps the mean's half of it.
-    encode = module({**network, 'code_size': 2 * size})
+    wide = {**network, 'code_size': 2 * C}
+    encode = module(wide)
     decode = ConvDecoder(
         size=network['input_size'],
         channels=network['channels'],
@@ -64,51 +65,46 @@ def train_vae(
         widths=tuple(decoder['widths']),
     )
 
+    def initial_variables(key):
+        encoder_key, decoder_key = jax.random.split(key)
+        return together(
+            encoder=initial_encoder(wide, encoder_key),
+            decoder=decode.init(decoder_key, jnp.zeros((1, C))),
+        )
+
     def loss(variables, batch, key, *, train):
-        stats, x = variables['batch_stats'], scale(batch['patches'])
-        moments, encoder_stats = encode.apply(
-            {'params': variables['params']['encoder'], 'batch_stats': stats['encoder']},
-            x,
-            train=train,
-            mutable=['batch_stats'],
-        )
-        mean, log_variance = moments[:, :size], moments[:, size:]
-        noise = jax.random.normal(key, mean.shape) if train else 0.0
-        decoded, decoder_stats = decode.apply(
-            {'params': variables['params']['decoder'], 'batch_stats': stats['decoder']},
-            mean + jnp.exp(0.5 * log_variance) * noise,
-            train=train,
-            mutable=['batch_stats'],
-        )
+        augment_key, noise_key = jax.random.split(key)
+        x = pixels(batch['patches'])
+        x = network_input(network, augment(augment_key, x) if train else x)
+        moments, encoder = apply(encode, variables, 'encoder', x, train=train)
+        mean, log_variance = moments[:, :C], moments[:, C:]
+        noise = jax.random.normal(noise_key, mean.shape) if train else 0.0
+        drawn = mean + jnp.exp(0.5 * log_variance) * noise
+        decoded, stats = apply(decode, variables, 'decoder', drawn, train=train)
         error = jnp.mean((decoded - x) ** 2)
         divergence = kl_divergence(mean, log_variance).mean()
-        stats = {'encoder': encoder_stats['batch_stats'], 'decoder': decoder_stats['batch_stats']}
-        return error + gamma * divergence, (stats, {'error': error, 'kl': divergence})
+        parts = {'error': error, 'kl': divergence}
+        return error + gamma * divergence, ({'encoder': encoder, 'decoder': stats}, parts)
 
-    key_encoder, key_decoder = jax.random.split(jax.random.key(seed))
-    first = encode.init(key_encoder, scale(jnp.asarray(data['patches'][:1])))
-    second = decode.init(key_decoder, jnp.zeros((1, size)))
-    variables = {
-        kind: {'encoder': first[kind], 'decoder': second[kind]}
-        for kind in ('params', 'batch_stats')
-    }
-    best = jax.device_get(
-        train(
-            loss,
-            variables,
-            data=data,
-            valid=valid,
-            settings=settings,
-            seed=seed,
-            folder=folder,
-            report=report,
-        )
-    )
-    weights = {kind: dict(best[kind]['encoder']) for kind in ('params', 'batch_stats')}
-    code = weights['params']['code']
-    weights['params']['code'] = {'kernel': code['kernel'][:, :size], 'bias': code['bias'][:size]}
-    decoder_weights = {kind: best[kind]['decoder'] for kind in ('params', 'batch_stats')}
-    return (
-        conv_encoder('vae', network, weights, mpp=mpp),
-        jax.jit(lambda codes: decode.apply(decoder_weights, codes)),
+    def encoder(variables, mpp) -> Encoder:
+        weights = own(variables)
+        code = weights['params']['code']
+        half = {'kernel': code['kernel'][:, :C], 'bias': code['bias'][:C]}
+        weights = {**weights, 'params': {**weights['params'], 'code': half}}
+        return conv_encoder('vae', network, weights, mpp=mpp)
+
+    def pictures(variables, patches):
+        x = network_input(network, pixels(patches))
+        moments = encode.apply(own(variables), x)
+        drawn = jax.random.normal(jax.random.key(0), (len(patches), C))
+        back = [decode.apply(own(variables, 'decoder'), z) for z in (moments[:, :C], drawn)]
+        names = ('patches', 'decoded from their codes', 'decoded from random codes')
+        return dict(zip(names, [127.5 * (each + 1) for each in (x, *back)], strict=True))
+
+    return Objective(
+        name='vae',
+        network=network,
+        **loss_steps(loss, initial_variables, weight_decay=weight_decay),
+        encoder=encoder,
+        pictures=pictures,
     )

@@ -1,7 +1,9 @@
-"""Training patches for the encoders of the synthetic images: single cells.
+"""Training patches for the encoders of the synthetic images: single cells, and pairs of them.
 
 Shapes: N patches of `cell` x `cell` px, uint8 of 0 and 1.
 """
+
+import dataclasses
 
 from collections.abc import Sequence
 
@@ -13,8 +15,28 @@ from nic_jax.synthetic.digits import DigitSet
 # A patch with a white pixel is drawn this many times as often as an empty one (the TPAMI paper).
 WHITE_WEIGHT = 2
 
+_AROUND = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)])
+
 # Keeps the patches' random numbers apart from the images', which are seeded by (seed, index).
 _CELL_STREAM = b'cell patches'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells drawn from images, in the images' order.
+
+    Attributes:
+        patches: [N, cell, cell].
+        neighbours: One of the (up to eight) cells beside each, likewise.
+        labels: int8 [N]: the digit put into the cell, -1 where there is none (such a patch may
+            still show a neighbour's edge).
+        images: int [N]: the image of each.
+    """
+
+    patches: np.ndarray
+    neighbours: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
 
 
 def cell_patches(
@@ -25,11 +47,11 @@ def cell_patches(
     seed: int,
     count: int,
     workers: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Cells:
     """Random cells of generated images, the same number from each (one more from the first few).
 
     A cell with a white pixel, be it of its own digit or of a neighbour's that sticks out, is twice
-    as likely as an empty one. Cells are drawn with replacement; the order is that of the images.
+    as likely as an empty one. Cells are drawn with replacement.
 
     Args:
         study: the settings of the images.
@@ -38,17 +60,17 @@ def cell_patches(
         seed: of the images, and of the draw from them.
         count: number of patches, N.
         workers: threads that draw images.
-
-    Returns:
-        Patches [N, cell, cell], and int8 labels [N]: the digit put into the cell, -1 where there is
-        none (such a patch may still show a neighbour's edge).
     """
     if not len(indices):
         raise ValueError('no images to draw patches from; give at least one index')
     rng = np.random.default_rng((seed, *_CELL_STREAM))
     share, extra = divmod(count, len(indices))
-    patches = np.empty((count, study.cell, study.cell), np.uint8)
-    labels = np.empty(count, np.int8)
+    found = Cells(
+        patches=np.empty((count, study.cell, study.cell), np.uint8),
+        neighbours=np.empty((count, study.cell, study.cell), np.uint8),
+        labels=np.empty(count, np.int8),
+        images=np.empty(count, np.int64),
+    )
     start = 0
     images = rectangles.generate(study, digits, seed=seed, indices=indices, workers=workers)
     for number, image in enumerate(images):
@@ -58,10 +80,16 @@ def cell_patches(
         white = grid.swapaxes(1, 2).max(axis=1).max(axis=2)  # [rows, columns]
         weights = np.where(white.ravel(), WHITE_WEIGHT, 1)
         chosen = rng.choice(len(weights), stop - start, p=weights / weights.sum())
-        patches[start:stop] = grid[np.divmod(chosen, study.cells)]
-        labels[start:stop] = image.classes.ravel()[chosen]
+        places = np.stack(np.divmod(chosen, study.cells))  # [2, n]
+        step = rng.choice(_AROUND, stop - start).T
+        inside = (places + step >= 0) & (places + step < study.cells)
+        beside = np.where(inside, places + step, places - step)  # at the edge, the other way
+        found.patches[start:stop] = grid[tuple(places)]
+        found.neighbours[start:stop] = grid[tuple(beside)]
+        found.labels[start:stop] = image.classes[tuple(places)]
+        found.images[start:stop] = number
         start = stop
-    return patches, labels
+    return found
 
 
 def digit_patches(

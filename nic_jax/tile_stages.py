@@ -1,0 +1,324 @@
+"""The stages of experiments on tables of tiles: encoders trained and compared patch by patch."""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from nic_jax import encoder_stage, prefetch, progress, workdir
+from nic_jax.classifiers import probe as probe_
+from nic_jax.classifiers.probe import PROBES, ProbeSettings
+from nic_jax.compression.encode import batch_encoder
+from nic_jax.encoders.batches import Source
+from nic_jax.encoders.encoder import Encoder
+from nic_jax.encoders.storage import load_encoder, read_encoder
+from nic_jax.evaluation import predictions
+from nic_jax.patches import pairs as pairs_
+from nic_jax.patches.store import PatchSet, open_set
+from nic_jax.patches.tiles import TileTable, check_table, make_tile_set
+from nic_jax.report import codes as codes_report
+from nic_jax.workdir import save_array
+
+Config = ml_collections.ConfigDict
+
+_ENCODE_BATCH = 256
+# Pairs drawn of a set: every tile is in several, once with itself.
+_PAIRS_PER_TILE = 4
+
+
+def check(config: Config) -> None:
+    """Checks names, tables and settings before anything long starts.
+
+    Raises:
+        ValueError: What cannot be; the message names what can.
+    """
+    tables(config)
+    trained, loaded = _split(config)
+    encoder_stage.check(config, trained)
+    for name in trained:
+        for each in encoder_stage.sets_of(config, name):
+            if each not in tables(config):
+                raise ValueError(
+                    f'--config.{name}.sets={config[name].sets} names {each!r}; the tasks with '
+                    f'tiles are {", ".join(tables(config))}'
+                )
+    for encoder in map(load_encoder, loaded):
+        for table in tables(config).values():
+            encoder.check_input(table.patch_size, channels=3)
+    for each in _probes(config):
+        if each not in PROBES:
+            raise ValueError(f'--config.probe.models: {each!r} must be one of {", ".join(PROBES)}')
+    if 'patches' in config.stages:
+        for table in tables(config).values():
+            check_table(table, seed=config.seed)
+
+
+def tables(config: Config) -> dict[str, TileTable]:
+    """The tasks whose tiles are given.
+
+    Raises:
+        ValueError: None is.
+    """
+    found = {
+        name: TileTable(**task.to_dict())
+        for name, task in sorted(config.tasks.items())
+        if task.tiles is not None
+    }
+    if not found:
+        choice = ' or '.join(f'--config.tasks.{name}.tiles=PATH' for name in sorted(config.tasks))
+        raise ValueError(f'say where the tiles are: {choice} (a folder, an archive, or a CSV)')
+    return found
+
+
+def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Decodes the tiles of every task, once, and draws pairs of them."""
+    for name, table in tables(config).items():
+        folder = home / 'patches' / name
+        with workdir.alone(home, f'patches/{name}'):
+            if workdir.begin(folder, _made_of(table, config.seed), overwrite=overwrite):
+                progress.console.print(f'patches: {name} is complete')
+                continue
+            summary = make_tile_set(
+                table, folder, home=home, name=name, seed=config.seed, workers=_workers(config)
+            )
+            found = open_set(folder)
+            for subset in ('train', 'valid'):
+                count = _PAIRS_PER_TILE * len(found.indices(subset))
+                drawn = pairs_.draw_pairs(found, subset, count, seed=config.seed)
+                pairs_.save_pairs(folder, subset, drawn)
+            workdir.finish(folder)
+        progress.console.print(f'patches: {name}: {summary} → {folder}')
+    return True
+
+
+def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Trains the encoders that are not given."""
+    made_of = {
+        name: _made_of(table, config.seed) for name, table in tables(config).items()
+    }
+    sizes = {(table.patch_size, table.mpp) for table in tables(config).values()}
+    mpp = next(iter(sizes))[1] if len(sizes) == 1 else None
+    for name in _split(config)[0]:
+        encoder_stage.train_encoder(
+            name,
+            config,
+            home,
+            sources=lambda each: source_of(home / 'patches' / each),
+            mpp=mpp,
+            made_of=made_of,
+            overwrite=overwrite,
+        )
+    return True
+
+
+def source_of(folder: pathlib.Path) -> Source:
+    """A finished set as what encoders learn from; its test patches are not in it."""
+    found = open_set(folder)
+    pairs = {}
+    for subset in ('train', 'valid'):
+        indices, same = pairs_.load_pairs(folder, subset)
+        pairs[subset] = np.column_stack([indices, same])
+    return Source(
+        pixels=found.pixels,
+        train=found.indices('train'),
+        valid=found.indices('valid'),
+        labels=found.labels,
+        classes=found.classes,
+        pairs=pairs,
+    )
+
+
+def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Encodes every tile of every task with every encoder."""
+    for folder in encoder_folders(config, home):
+        encoder = _load(config, home, folder.name)
+        encode = batch_encoder(encoder, versions=1)
+        for task in tables(config):
+            place = folder / 'codes' / task
+            made_with = {
+                'encoder': encoder.sha256(),
+                'patches': workdir.made_with(home / 'patches' / task),
+                'precision': config.precision,
+            }
+            with workdir.alone(home, f'{folder.name}/codes/{task}'):
+                if workdir.begin(place, made_with, overwrite=overwrite):
+                    continue
+                found = open_set(home / 'patches' / task)
+                codes, speed = _encode(encode, found)
+                save_array(place / 'codes.npy', codes)
+                workdir.finish(place)
+            record = {'encoder': folder.name, 'task': task, 'patches_per_s': speed}
+            workdir.log_metrics(home, {'stage': 'compress', **record})
+            progress.console.print(
+                f'compress: {folder.name}, {task}: {len(codes):,} codes of {codes.shape[1]}, '
+                f'{speed:,.0f} patches/s → {place / "codes.npy"}'
+            )
+    return True
+
+
+def _encode(encode, found: PatchSet) -> tuple[np.ndarray, float]:
+    """Codes float32 `[N, C]`, and patches a second after the first batch has been compiled."""
+    pieces, began = [], None
+    for start in range(0, len(found), _ENCODE_BATCH):
+        pixels = found.pixels[start : start + _ENCODE_BATCH]
+        missing = _ENCODE_BATCH - len(pixels)  # one shape, compiled once
+        padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        pieces.append(encode(padded)[0])
+        jax.block_until_ready(pieces[-2:][0])
+        if began is None:
+            jax.block_until_ready(pieces[0])
+            began = time.perf_counter()
+    codes = np.concatenate([np.asarray(piece) for piece in pieces])[: len(found)]
+    seconds = time.perf_counter() - began
+    return codes, (len(found) - _ENCODE_BATCH) / seconds if len(pieces) > 1 else float('nan')
+
+
+def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Trains the probes of every encoder and task, and predicts the test tiles."""
+    settings = ProbeSettings(
+        **{field.name: config.probe[field.name] for field in dataclasses.fields(ProbeSettings)}
+    )
+    for folder in encoder_folders(config, home):
+        for task in tables(config):
+            found = open_set(home / 'patches' / task)
+            codes = np.load(folder / 'codes' / task / 'codes.npy', mmap_mode='r')
+            for model in _probes(config):
+                place = folder / 'classifier' / task / model
+                seeds = list(config.probe.seeds) if model == 'mlp' else [0]
+                made_with = {
+                    'codes': workdir.made_with(folder / 'codes' / task),
+                    'settings': dataclasses.asdict(settings),
+                    'seeds': seeds,
+                }
+                with workdir.alone(home, f'{folder.name}/classifier/{task}/{model}'):
+                    if workdir.begin(place, made_with, overwrite=overwrite):
+                        continue
+                    rows = []
+                    for seed in seeds:
+                        scores = _probe(model, codes, found, settings, seed)
+                        rows += _rows(found, scores, task, model, seed)
+                    predictions.write(place / 'predictions.csv', rows)
+                    workdir.finish(place)
+        progress.console.print(
+            f'classify: {folder.name}: {", ".join(_probes(config))} → {folder / "classifier"}'
+        )
+    return True
+
+
+def _probe(
+    model: str, codes: np.ndarray, found: PatchSet, settings: ProbeSettings, seed: int
+) -> np.ndarray:
+    """Probabilities of the test tiles, `[n, K]`."""
+    train, valid = (
+        (codes[indices], found.labels[indices])
+        for indices in (found.indices(subset, labelled=True) for subset in ('train', 'valid'))
+    )
+    predict = probe_.fit(
+        model, train, valid, classes=len(found.classes), settings=settings, seed=seed
+    )
+    return predict(codes[found.indices('test', labelled=True)])
+
+
+def _rows(found: PatchSet, scores: np.ndarray, task: str, model: str, seed: int) -> list[dict]:
+    rows = []
+    for index, probabilities in zip(found.indices('test', labelled=True), scores, strict=True):
+        rows.append(
+            {
+                'slide_id': str(found.columns['name'][index]),
+                'case_id': str(found.columns['source'][index]),
+                'label_name': task,
+                'model': model,
+                'seed': seed,
+                'fold': 0,
+                'subset': 'test',
+                'label': found.classes[found.labels[index]],
+                'prediction': found.classes[int(probabilities.argmax())],
+            }
+            | {
+                predictions.SCORE + name: float(score)
+                for name, score in zip(found.classes, probabilities, strict=True)
+            }
+        )
+    return rows
+
+
+def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
+    """Confusion matrices, and maps of the test tiles' codes, for each task."""
+    made = []
+    folders = encoder_folders(config, home)
+    for task in tables(config):
+        found = open_set(home / 'patches' / task)
+        test = found.indices('test', labelled=True)
+        paths = {folder.name: folder / 'classifier' / task / 'mlp' for folder in folders}
+        rows = {
+            name: predictions.read(path / 'predictions.csv')
+            for name, path in paths.items()
+            if (path / 'predictions.csv').exists()
+        }
+        if rows:
+            made += codes_report.confusions(rows, found.classes, home / 'report', task=task)
+        codes = {
+            folder.name: np.load(folder / 'codes' / task / 'codes.npy', mmap_mode='r')[test]
+            for folder in folders
+        }
+        path = home / 'report' / f'codes_{task}.png'
+        codes_report.code_map(codes, found.labels[test], found.classes, path, seed=config.seed)
+        made.append(path)
+    return made
+
+
+def encoder_folders(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
+    """The folder of each encoder asked for."""
+    trained, loaded = _split(config)
+    return [home / name for name in trained] + [home / load_encoder(each).name for each in loaded]
+
+
+def dry_run(config: Config) -> bool:
+    """Says how many tiles of which classes there are, and what they come to."""
+    for name, table in tables(config).items():
+        found = check_table(table, seed=config.seed)
+        gigabytes = len(found.tiles) * 3 * table.patch_size**2 / 1e9
+        progress.console.print(f'{name}: {len(found.tiles):,} tiles, {gigabytes:.2g} GB of patches')
+        for subset, classes in found.counts().items():
+            listing = ', '.join(f'{count:,} {label or "without label"}' for label, count in classes.items())
+            progress.console.print(f'  {subset}: {listing}')
+    trained, loaded = _split(config)
+    for name in trained:
+        settings = encoder_stage.settings_of(config, name)
+        progress.console.print(
+            f'{name}: {settings.steps:,} steps of {settings.batch}, from {config[name].sets}'
+        )
+    progress.console.print(f'given: {", ".join(loaded) or "none"}. Nothing was written.')
+    return True
+
+
+def _split(config: Config) -> tuple[list[str], list[str]]:
+    """The encoders that are trained here, and those that are given."""
+    asked = [name.strip() for name in config.encoder.split(',')]
+    trained = [name for name in asked if name in encoder_stage.OBJECTIVES]
+    return trained, [name for name in asked if name not in trained]
+
+
+def _load(config: Config, home: pathlib.Path, name: str) -> Encoder:
+    trained, loaded = _split(config)
+    if name in trained:
+        return read_encoder(home / name)
+    return next(each for each in map(load_encoder, loaded) if each.name == name)
+
+
+def _made_of(table: TileTable, seed: int) -> dict:
+    """What tells a set of tiles apart from others; a folder is known by its name alone."""
+    path = pathlib.Path(table.tiles)
+    settings = dataclasses.asdict(table) | {'tiles': path.name, 'images': None, 'seed': seed}
+    return settings | ({'file': workdir.fingerprint(path)} if path.is_file() else {})
+
+
+def _probes(config: Config) -> list[str]:
+    return [each.strip() for each in config.probe.models.split(',')]
+
+
+def _workers(config: Config) -> int:
+    return config.workers or prefetch.default_workers()
