@@ -6,10 +6,41 @@
 
 from nic_jax import config as defaults
 
+# Tiles of 96 px at about 1 µm/px: the central 64 px.
 PCAM = {'mpp': 1.0}
+# Tiles of 224 px, about 20 turned and mirrored copies of each original in a cluster of its class.
 LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
+# What one core can do in about half an hour an encoder, chosen by the validation tiles.
+CPU = {
+    'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
+    'multitask': {'steps': 7000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
+    'vae': {'steps': 2000, 'decoder': 'small'},
+    'contrastive': {'steps': 3000, 'learning_rate': 2e-3, 'augmentation': 'strong'},
+    'bigan': {'steps': 1500, 'decoder': 'small', 'schedule': 'constant'},
+    'vicreg': {'steps': 2500, 'batch': 128, 'learning_rate': 2e-3, 'augmentation': 'strong'},
+}
+_DEBUG = {'steps': 2, 'epoch_steps': 2, 'batch': 4}
 
 
 def get_config(variant: str = ''):
-    config = defaults.tiles(pcam=PCAM, lung=LUNG)
+    """Returns the settings for a CPU, or those of a variant.
+
+    `gpu` has the papers' architectures and schedules; `own` is one task `own`, your tiles; `debug`
+    takes two steps an encoder.
+    """
+    if variant not in ('', 'gpu', 'own', 'debug'):
+        raise ValueError(f'no variant {variant!r} of this experiment; there are gpu, own and debug')
+    config = defaults.tiles(**({'own': {}} if variant == 'own' else {'pcam': PCAM, 'lung': LUNG}))
+    if variant == 'gpu':
+        return config
+    for name, changes in CPU.items():
+        common = {'epoch_steps': 500, 'augmentation': 'light', 'network': 'pyramid'}
+        config[name].update({'schedule': 'cosine', **common, **changes})
+        if variant == 'debug':
+            config[name].update(_DEBUG)
+    if variant == 'debug':
+        config.code_size = 8
+        config.probe.epochs = 2
+        for task in config.tasks.values():
+            task.update(patch_size=16, crop=64)
     return config

@@ -31,7 +31,7 @@ def get_config(variant: str = ''):
     )
     config.supervised.update(steps=6000, epoch_steps=500)
     config.vae.update(steps=4000, epoch_steps=500)
-    config.vae_decoder.update(start=32, widths=(32, 16))
+    config.vae.decoder = 'small'
     config.classifier.update(
         crop=40,
         widths=(48,) * 8,

@@ -49,7 +49,7 @@ def get_config(variant: str = ''):
         config.data.update(encoder_images=10, train_images=40, test_images=10, patches=2000)
         config.supervised.update(steps=20, epoch_steps=10)
         config.vae.update(steps=20, epoch_steps=10)
-        config.vae_decoder.update(start=32, widths=(32, 16))
+        config.vae.decoder = 'small'
         config.classifier.update(crop=40, widths=(8,) * 8, dense=8, epochs=2)
     elif variant:
         raise ValueError(f'no variant {variant!r} of this experiment; there are debug and small')

@@ -77,7 +77,7 @@ def find_slides(
             raise CohortError(f'{path} does not exist; give a slide, a folder of slides or a .csv')
         return (_entry(path, path.parent),), ()
     slides, others = [], []
-    for file in _visible_files(path):
+    for file in visible_files(path):
         known = file.suffix.lower() in SLIDE_SUFFIXES
         (slides if known or openslide.OpenSlide.detect_format(file) else others).append(file)
     if not slides:
@@ -211,7 +211,7 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _visible_files(
+def visible_files(
     folder: pathlib.Path, above: frozenset[pathlib.Path] = frozenset()
 ) -> Iterator[pathlib.Path]:
     """All files below a folder but the hidden ones, sorted; links to folders are followed."""
@@ -222,7 +222,7 @@ def _visible_files(
         if child.name.startswith('.'):
             continue
         if child.is_dir():
-            yield from _visible_files(child, above | {here})
+            yield from visible_files(child, above | {here})
         else:
             yield child
 
@@ -263,7 +263,7 @@ def _check_id(slide_id: str, place: str, remedy: str):
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and stripped cells by column of every line that is not empty."""
-    text = _text(path)
+    text = read_text(path)
     header_line = text.partition('\n')[0]
     delimiter = ';' if ';' in header_line and ',' not in header_line else ','
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
@@ -286,7 +286,12 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
         ) from error
 
 
-def _text(path: pathlib.Path) -> str:
+def read_text(path: pathlib.Path) -> str:
+    """The text of a table, UTF-8 with or without a byte order mark.
+
+    Raises:
+        CohortError: It does not exist, or is not UTF-8.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

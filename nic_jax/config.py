@@ -13,6 +13,7 @@ from ml_collections.config_dict import placeholder
 from nic_jax.classifiers.probe import PROBES, ProbeSettings
 from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.encoders.training import EncoderSettings
+from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.tile_table import TileTable
 from nic_jax.synthetic.rectangles import RectangleStudy
 
@@ -75,6 +76,12 @@ def slides() -> ml_collections.ConfigDict:
     config.compress.encode_all = False  # background too
     config.compress.batch = 64  # patches; each is encoded in all its versions
     config.compress.workers = 0  # threads that read; 0: one a core
+
+    # Encoders that are trained here, on patches of the same slides: those named in `encoder`.
+    config.code_size = 128
+    config.patches = from_dataclass(SlidePatches, train_pairs=50_000, valid_pairs=10_000)
+    for name in PROTOCOLS:
+        config[name] = encoder(name, sets='slides')
     return config
 
 

@@ -24,6 +24,7 @@ from nic_jax.encoders.supervised import supervised
 from nic_jax.encoders.training import EncoderSettings
 from nic_jax.encoders.vae import vae
 from nic_jax.encoders.vicreg import vicreg
+from nic_jax.patches import pairs, store
 from nic_jax.patches.augmentation import PRESETS, augment
 from nic_jax.report import pictures, training_curve
 
@@ -82,7 +83,7 @@ def train_encoder(
 
     Args:
         name: One of `OBJECTIVES`.
-        config: `config[name]` holds its settings and the names of its sets; and `code_size`, `seed`.
+        config: `config[name]` holds its settings and sets; beside it `code_size` and `seed`.
         home: The workdir.
         sources: A set's name to its patches; called for those needed.
         mpp: µm/px of the patches, or None.
@@ -131,6 +132,21 @@ def train_encoder(
     seconds = time.perf_counter() - began
     progress.console.print(
         f'encoder: {name} trained, {history[-1]["step"]:,} steps, {seconds / 60:.1f} min → {folder}'
+    )
+
+
+def source_of(folder: pathlib.Path) -> Source:
+    """A finished set as what encoders learn from; its test patches are not in it."""
+    found = store.open_set(folder)
+    subsets = ('train', 'valid')
+    has_pairs = all(pairs.has_pairs(folder, subset) for subset in subsets)
+    return Source(
+        pixels=found.pixels,
+        train=found.indices('train'),
+        valid=found.indices('valid'),
+        labels=found.labels,
+        classes=found.classes,
+        pairs={each: pairs.load_pairs(folder, each) for each in subsets} if has_pairs else None,
     )
 
 

@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> int:
     del arguments
     if flags.FLAGS.verbosity <= 0:  # --verbosity=1 tells where an error arose
         logging.set_verbosity(logging.WARNING)
-    for stream in (sys.stdout, sys.stderr):  # a terminal without µ must not end a long run; a log file shows lines as they come
+    # A terminal without µ or × must not end a long run; a log file shows lines as they come.
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors='backslashreplace', line_buffering=True)
     config = _CONFIG.value
     with config.unlocked():

@@ -1,25 +1,34 @@
 """The stages of experiments on slides."""
 
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
-from nic_jax import cohort, folds, prefetch, progress, workdir
+from nic_jax import cohort, encoder_stage, folds, prefetch, progress, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression import dry_run as dry_run_
 from nic_jax.compression.compress import compress_cohort, grid_path
 from nic_jax.compression.settings import CompressSettings, differences, request
 from nic_jax.encoders.encoder import Encoder
-from nic_jax.encoders.storage import load_encoder
+from nic_jax.encoders.storage import load_encoder, read_encoder
 from nic_jax.grids import VERSIONS, Grid, GridError, schema
 from nic_jax.grids import open as open_grid
+from nic_jax.patches.pairs import load_pairs
+from nic_jax.patches.slide_patches import annotation_files, make_slide_set
+from nic_jax.patches.slide_settings import SlidePatches
+from nic_jax.patches.store import open_set
+from nic_jax.report.pair_sheet import pair_sheet
+from nic_jax.report.patch_sheets import class_sheet
 
 Config = ml_collections.ConfigDict
 
 # The patches of encoders that take any: the papers' size and resolution.
 _ANY_PATCHES = (128, 0.5)
+_SET = 'slides'  # the set of patches that is drawn from them
 # What must be the same in all grids of one training.
 _SAME_IN_ALL = ('encoder', 'mpp_target', 'patch_size', 'stride', 'versions')
 
@@ -32,8 +41,20 @@ def check(config: Config) -> None:
     """
     found = entries(config, tell=True)
     part = cohort.shard(found, config.shard)
-    for _, encoder, settings in _encoders(config):
-        encoder.check_input(settings.patch_size, channels=3)
+    trained = _trained(config)
+    for asked in _encoders(config):
+        if asked.named not in trained:
+            asked.load(None).check_input(asked.settings.patch_size, channels=3)
+    if {'patches', 'encoder'} & set(config.stages):
+        if not trained:
+            raise ValueError(
+                f'the stages patches and encoder train encoders, and --config.encoder='
+                f'{config.encoder} names none of {", ".join(encoder_stage.OBJECTIVES)}'
+            )
+        if len(part) < len(found):
+            raise ValueError(f'--config.shard={config.shard} is for compressing; train without it')
+        encoder_stage.check(config, trained)
+        _patch_settings(config)
     if 'classify' in config.stages:
         if len(part) < len(found):
             raise ValueError(
@@ -44,14 +65,77 @@ def check(config: Config) -> None:
         _folds(config, found, targets, has_label)
 
 
+def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Slides, and annotations where there are some → training patches and pairs of them."""
+    found, settings, folder = entries(config), _patch_settings(config), home / 'patches' / _SET
+    summary = make_slide_set(
+        found,
+        annotation_files(found, pathlib.Path(config.slides)),
+        settings,
+        folder,
+        home=home,
+        seed=config.seed,
+        workers=config.compress.workers or prefetch.default_workers(),
+        overwrite=overwrite,
+    )
+    made = open_set(folder)
+    class_sheet(made, folder / 'patches.png', seed=config.seed)
+    pairs = {
+        subset: load_pairs(folder, subset) for subset, count in settings.pairs.items() if count
+    }
+    if pairs:
+        pair_sheet(made, pairs, folder / 'pairs.png')
+    for note in summary.notes:
+        progress.console.print(f'patches: {note}')
+    progress.console.print(
+        f'patches: {summary.done} slides read, {summary.skipped} were complete, {summary.failed} '
+        f'failed, {summary.short} had fewer patches than asked; {summary.patches:,} patches in '
+        f'{summary.seconds:.0f} s → {folder}'
+    )
+    return not summary.failed
+
+
+def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Trains encoders on the patches."""
+    settings = _patch_settings(config)
+    folder = home / 'patches' / _SET
+    made_of = {'settings': workdir.made_with(folder), 'slides': _slides_in(folder)}
+    for name in _trained(config):
+        encoder_stage.train_encoder(
+            name,
+            config,
+            home,
+            sources=lambda _: encoder_stage.source_of(folder),
+            mpp=settings.mpp,
+            made_of={_SET: made_of},
+            overwrite=overwrite,
+        )
+    return True
+
+
+def _slides_in(folder: pathlib.Path) -> str:
+    """What tells the patches of these slides from those of others."""
+    path = folder / 'patches.csv'
+    return workdir.fingerprint(path)['fingerprint'] if path.exists() else ''
+
+
+def _patch_settings(config: Config) -> SlidePatches:
+    """How patches are drawn; pairs where an encoder is trained on them."""
+    fields = config.patches.to_dict()
+    fields['classes'] = tuple(fields['classes'])
+    if 'contrastive' not in _trained(config):
+        fields |= {'train_pairs': 0, 'valid_pairs': 0}
+    return SlidePatches(**fields)
+
+
 def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Slides × encoder → grids."""
     found = cohort.shard(entries(config), config.shard)
     failed = elsewhere = 0
-    for name, encoder, settings in _encoders(config):
-        folder = home / name
+    for asked in _encoders(config):
+        folder = home / asked.folder
         summary = compress_cohort(
-            found, encoder, folder=folder, settings=settings, overwrite=overwrite
+            found, asked.load(home), folder=folder, settings=asked.settings, overwrite=overwrite
         )
         failed += summary.failed
         progress.console.print(
@@ -72,7 +156,7 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 def encoder_folders(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     """The folder of each encoder asked for."""
-    return [home / name for name, _, _ in _encoders(config)]
+    return [home / asked.folder for asked in _encoders(config)]
 
 
 def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, bool]:
@@ -131,12 +215,28 @@ def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     return []
 
 
-def compress_settings(config: Config, encoder: Encoder) -> CompressSettings:
-    """The settings of a config, completed by what the encoder was made for."""
-    size, mpp = encoder.inputs[0] if encoder.inputs else _ANY_PATCHES
+class AskedEncoder(NamedTuple):
+    """An encoder that a config names.
+
+    Attributes:
+        named: As the config has it.
+        folder: The name of its folder.
+        load: The workdir -> the encoder, which may have to be trained first.
+        settings: How slides are cut for it.
+    """
+
+    named: str
+    folder: str
+    load: Callable[[pathlib.Path | None], Encoder]
+    settings: CompressSettings
+
+
+def compress_settings(config: Config, inputs: Sequence[tuple[int, float]]) -> CompressSettings:
+    """The settings of a config, completed by the (px, µm/px) that the encoder was made for."""
+    size, mpp = inputs[0] if inputs else _ANY_PATCHES
     tiling = config.tiling
     if tiling.patch_size is not None:
-        size, mpp = tiling.patch_size, dict(encoder.inputs).get(tiling.patch_size, mpp)
+        size, mpp = tiling.patch_size, dict(inputs).get(tiling.patch_size, mpp)
     return CompressSettings(
         patch_size=size,
         stride=tiling.stride or size,
@@ -155,10 +255,9 @@ def compress_settings(config: Config, encoder: Encoder) -> CompressSettings:
     )
 
 
-def folder_name(encoder: Encoder, settings: CompressSettings) -> str:
+def folder_name(name: str, inputs: Sequence[tuple[int, float]], settings: CompressSettings) -> str:
     """An encoder's folder: its name, and stride, size and µm/px where they are not its own."""
-    size, mpp = encoder.inputs[0] if encoder.inputs else _ANY_PATCHES
-    name = encoder.name
+    size, mpp = inputs[0] if inputs else _ANY_PATCHES
     if settings.patch_size != size:
         name += f'-p{settings.patch_size}'
     if settings.stride != settings.patch_size:
@@ -172,8 +271,16 @@ def dry_run(config: Config) -> bool:
     """Says what the compress stage would do with this process's slides."""
     found = cohort.shard(entries(config), config.shard)
     failed = 0
-    for _, encoder, settings in _encoders(config):
-        failed += dry_run_.dry_run(found, encoder, settings)
+    for asked in _encoders(config):
+        if asked.named in _trained(config):
+            count = len(found) * config.patches.per_slide
+            progress.console.print(
+                f'{asked.named}: trained here first, '
+                f'{config[asked.named].steps:,} steps of {config[asked.named].batch}, on at most '
+                f'{count:,} patches, {count * 3 * config.patches.patch_size**2 / 1e9:.2g} GB'
+            )
+        else:
+            failed += dry_run_.dry_run(found, asked.load(None), asked.settings)
     return not failed
 
 
@@ -207,13 +314,25 @@ def _folds(
     )
 
 
-def _encoders(config: Config) -> list[tuple[str, Encoder, CompressSettings]]:
+def _trained(config: Config) -> list[str]:
+    """The encoders that are trained here."""
+    asked = [name.strip() for name in config.encoder.split(',')]
+    return [name for name in asked if name in encoder_stage.OBJECTIVES]
+
+
+def _encoders(config: Config) -> list[AskedEncoder]:
     """Each encoder asked for, with the name of its folder and how slides are cut for it."""
     found = []
-    for named in config.encoder.split(','):
-        encoder = load_encoder(named.strip())
-        settings = compress_settings(config, encoder)
-        found.append((folder_name(encoder, settings), encoder, settings))
+    for named in (name.strip() for name in config.encoder.split(',')):
+        if named in encoder_stage.OBJECTIVES:
+            name, inputs = named, ((config.patches.patch_size, config.patches.mpp),)
+            load = functools.partial(lambda name, home: read_encoder(home / name), named)
+        else:
+            given = load_encoder(named)
+            name, inputs = given.name, given.inputs
+            load = functools.partial(lambda given, home: given, given)
+        settings = compress_settings(config, inputs)
+        found.append(AskedEncoder(named, folder_name(name, inputs, settings), load, settings))
     return found
 
 
@@ -224,7 +343,8 @@ def _open_grids(
 
     Where a slide is not at hand any more, its grid is taken as it is.
     """
-    _, encoder, settings = next(each for each in _encoders(config) if each[0] == name)
+    asked = next(each for each in _encoders(config) if each.folder == name)
+    encoder, settings = asked.load(home), asked.settings
     grids: list[Grid | None] = []
     for entry in found:
         grid, reason = None, ''
@@ -233,8 +353,8 @@ def _open_grids(
             path = grid_path(home / name, entry.slide_id)
             grid = open_grid(path)
             if entry.path.exists():
-                asked = request(entry, encoder, settings)
-                if differing := differences(grid.attributes, asked):
+                wanted = request(entry, encoder, settings)
+                if differing := differences(grid.attributes, wanted):
                     raise GridError(schema.other_settings(path, differing))
             if not grid.encoded.any():
                 grid, reason = None, 'its grid has no tissue'

@@ -12,7 +12,6 @@ from nic_jax import encoder_stage, prefetch, progress, workdir
 from nic_jax.classifiers import probe as probe_
 from nic_jax.classifiers.probe import PROBES, ProbeSettings
 from nic_jax.compression.encode import batch_encoder
-from nic_jax.encoders.batches import Source
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
 from nic_jax.evaluation import predictions
@@ -20,6 +19,7 @@ from nic_jax.patches import pairs as pairs_
 from nic_jax.patches.store import PatchSet, open_set
 from nic_jax.patches.tiles import TileTable, check_table, make_tile_set
 from nic_jax.report import codes as codes_report
+from nic_jax.report.patch_sheets import class_sheet
 from nic_jax.workdir import save_array
 
 Config = ml_collections.ConfigDict
@@ -85,6 +85,7 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
                 table, folder, home=home, name=name, seed=config.seed, workers=_workers(config)
             )
             found = open_set(folder)
+            class_sheet(found, folder / 'patches.png', seed=config.seed)
             for subset in ('train', 'valid'):
                 count = _PAIRS_PER_TILE * len(found.indices(subset))
                 drawn = pairs_.draw_pairs(found, subset, count, seed=config.seed)
@@ -96,9 +97,7 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains the encoders that are not given."""
-    made_of = {
-        name: _made_of(table, config.seed) for name, table in tables(config).items()
-    }
+    made_of = {name: _made_of(table, config.seed) for name, table in tables(config).items()}
     sizes = {(table.patch_size, table.mpp) for table in tables(config).values()}
     mpp = next(iter(sizes))[1] if len(sizes) == 1 else None
     for name in _split(config)[0]:
@@ -106,29 +105,12 @@ def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
             name,
             config,
             home,
-            sources=lambda each: source_of(home / 'patches' / each),
+            sources=lambda each: encoder_stage.source_of(home / 'patches' / each),
             mpp=mpp,
             made_of=made_of,
             overwrite=overwrite,
         )
     return True
-
-
-def source_of(folder: pathlib.Path) -> Source:
-    """A finished set as what encoders learn from; its test patches are not in it."""
-    found = open_set(folder)
-    pairs = {}
-    for subset in ('train', 'valid'):
-        indices, same = pairs_.load_pairs(folder, subset)
-        pairs[subset] = np.column_stack([indices, same])
-    return Source(
-        pixels=found.pixels,
-        train=found.indices('train'),
-        valid=found.indices('valid'),
-        labels=found.labels,
-        classes=found.classes,
-        pairs=pairs,
-    )
 
 
 def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
@@ -283,7 +265,9 @@ def dry_run(config: Config) -> bool:
         gigabytes = len(found.tiles) * 3 * table.patch_size**2 / 1e9
         progress.console.print(f'{name}: {len(found.tiles):,} tiles, {gigabytes:.2g} GB of patches')
         for subset, classes in found.counts().items():
-            listing = ', '.join(f'{count:,} {label or "without label"}' for label, count in classes.items())
+            listing = ', '.join(
+                f'{count:,} {label or "without label"}' for label, count in classes.items()
+            )
             progress.console.print(f'  {subset}: {listing}')
     trained, loaded = _split(config)
     for name in trained:

@@ -167,8 +167,16 @@ def record_failure(
     encoder: str = '',
 ) -> None:
     """Notes that a slide failed in a stage. One file a slide, so that processes do not collide."""
-    row = dict(zip(_FAILURE_COLUMNS, (slide_id, str(path), stage, encoder, reason), strict=True))
-    write_atomically(_note(workdir, stage, encoder, slide_id), json.dumps(row))
+    _write_note(workdir, stage, slide_id, path, reason, encoder)
+    merge_failures(workdir)
+
+
+def record_failures(
+    workdir: pathlib.Path, *, stage: str, failures: Mapping[str, tuple[pathlib.Path, str]]
+) -> None:
+    """Notes that many things failed in a stage: their ids to path and reason."""
+    for slide_id, (path, reason) in failures.items():
+        _write_note(workdir, stage, slide_id, path, reason, '')
     merge_failures(workdir)
 
 
@@ -193,6 +201,11 @@ def merge_failures(workdir: pathlib.Path) -> list[dict[str, str]]:
                 writer.writeheader()
                 writer.writerows(rows)
     return rows
+
+
+def _write_note(workdir, stage, slide_id, path, reason, encoder) -> None:
+    row = dict(zip(_FAILURE_COLUMNS, (slide_id, str(path), stage, encoder, reason), strict=True))
+    write_atomically(_note(workdir, stage, encoder, slide_id), json.dumps(row))
 
 
 def _note(workdir: pathlib.Path, stage: str, encoder: str, slide_id: str) -> pathlib.Path:

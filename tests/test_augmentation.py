@@ -367,7 +367,8 @@ def test_sheet_has_a_row_for_each_transform(tmp_path):
     assert strong['hed'] == Augmentation(hed=0.2)
     patches = (255 * _smooth(2)).astype(np.uint8)
     augmentation_sheet.augmentation_sheet(patches, tmp_path / 'sheet.png', seed=0)
-    assert PIL.Image.open(tmp_path / 'sheet.png').size[1] > 1000
+    with PIL.Image.open(tmp_path / 'sheet.png') as sheet:
+        assert sheet.height > 1000
 
 
 def test_settings_from_a_file_are_the_same():

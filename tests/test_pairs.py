@@ -160,9 +160,7 @@ def test_what_cannot_be_paired_is_refused_with_the_remedy(tmp_path):
 def test_saved_and_loaded(patches, pitch, tmp_path):
     drawn = draw_pairs(patches, 'train', 20, seed=0, pitch=pitch)
     pairs_.save_pairs(tmp_path, 'train', drawn)
-    indices, same = pairs_.load_pairs(tmp_path, 'train')
-    assert (indices == drawn.indices[:, :2]).all()
-    assert same.dtype == bool
-    assert same.sum() == 10
-    with pytest.raises(PatchesError, match='no pairs for valid'):
-        pairs_.load_pairs(tmp_path, 'valid')
+    assert (pairs_.load_pairs(tmp_path, 'train') == drawn.indices).all()
+    assert drawn.indices[:, 2].sum() == 10
+    assert pairs_.has_pairs(tmp_path, 'train')
+    assert not pairs_.has_pairs(tmp_path, 'valid')

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from nic_jax.classifiers import crops as crops_module
 from nic_jax import devices
+from nic_jax.classifiers import crops as crops_module
 from nic_jax.classifiers.batches import Draw, read_batch
 from nic_jax.classifiers.trained import Trained
 from nic_jax.grids import GridLike

@@ -162,5 +162,7 @@ def _compiled(network: NormHead):
 
         return jax.lax.scan(step, state, order)[0]
 
-    evaluate = jax.jit(lambda variables, codes: jax.nn.softmax(network.apply(variables, codes, train=False)))
+    evaluate = jax.jit(
+        lambda variables, codes: jax.nn.softmax(network.apply(variables, codes, train=False))
+    )
     return run_epoch, evaluate

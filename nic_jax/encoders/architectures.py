@@ -47,7 +47,9 @@ def encoder_network(
         return common | {'widths': widths, 'dense': dense, 'padding': 'SAME', 'norm_after': False}
     if published:
         if patch_size not in (64, 128):
-            raise ValueError(f'the published network takes patches of 64 or 128 px, not {patch_size}')
+            raise ValueError(
+                f'the published network takes patches of 64 or 128 px, not {patch_size}'
+            )
         layers = {'widths': [128] * 4, 'dense': 0, 'padding': 'VALID', 'norm_after': True}
         return common | layers | {'input_size': 64, 'averaged': patch_size == 128}
     levels = patch_size.bit_length() - 3

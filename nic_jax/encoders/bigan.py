@@ -72,7 +72,9 @@ def bigan(
             critic_image=initial_encoder(network, keys[2]),
             critic=judge.init(keys[3], codes, codes, train=False),
         )
-        moments = [optimizer.init(_some(variables['params'], names)) for names in (_MAKERS, _CRITICS)]
+        moments = [
+            optimizer.init(_some(variables['params'], names)) for names in (_MAKERS, _CRITICS)
+        ]
         return {**variables, 'optimizer': moments}
 
     def make(variables, x, z, *, train):
@@ -113,9 +115,7 @@ def bigan(
         (loss_d, (critic_stats, right)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(
             critics
         )
-        critics, critic_moments = descend(
-            optimizer, gradient, state['optimizer'][1], critics, rate
-        )
+        critics, critic_moments = descend(optimizer, gradient, state['optimizer'][1], critics, rate)
 
         def maker_loss(made):
             variables = {'params': critics, 'batch_stats': stats}

@@ -61,5 +61,7 @@ def contrastive(
         **loss_steps(loss, initial_variables, weight_decay=weight_decay),
         watched='accuracy',
         higher_is_better=True,
-        encoder=lambda variables, mpp: conv_encoder('contrastive', network, own(variables), mpp=mpp),
+        encoder=lambda variables, mpp: conv_encoder(
+            'contrastive', network, own(variables), mpp=mpp
+        ),
     )

@@ -134,9 +134,7 @@ def apply(network, variables: Variables, name: str, *inputs, train: bool, key=No
     """Applies one of `together`'s networks: (output, its new batch_stats)."""
     own = {kind: variables[kind][name] for kind in ('params', 'batch_stats')}
     rngs = {} if key is None else {'dropout': key}
-    output, updated = network.apply(
-        own, *inputs, train=train, mutable=['batch_stats'], rngs=rngs
-    )
+    output, updated = network.apply(own, *inputs, train=train, mutable=['batch_stats'], rngs=rngs)
     return output, updated.get('batch_stats', {})
 
 

@@ -222,6 +222,6 @@ def _images(batch: Arrays) -> int:
 def _check_finite(parts: Mapping[str, float], where: str, rate: float) -> None:
     if bad := [name for name, value in parts.items() if not np.isfinite(value)]:
         raise FloatingPointError(
-            f'the encoder\'s {", ".join(bad)} {where} is not finite, at learning rate {rate:g}; '
+            f"the encoder's {', '.join(bad)} {where} is not finite, at learning rate {rate:g}; "
             'lower the learning rate, or look for patches of one value'
         )

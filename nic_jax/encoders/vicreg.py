@@ -1,8 +1,8 @@
 """VICReg: two views of a patch shall have one code, and codes shall not collapse (ICLR 2022).
 
-Bardes, Ponce, LeCun: variance-invariance-covariance regularisation (arXiv 2105.04906). The papers of
-neural image compression did not have it. It needs neither negatives nor large batches, nor a second
-network: what suits small machines.
+Bardes, Ponce, LeCun: variance-invariance-covariance regularisation (arXiv 2105.04906). The papers
+of neural image compression did not have it. It needs neither negatives nor large batches, nor a
+second network: what suits small machines.
 """
 
 from collections.abc import Mapping

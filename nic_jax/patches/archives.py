@@ -28,7 +28,7 @@ def is_archive(path: pathlib.Path) -> bool:
 def names(path: pathlib.Path) -> list[str]:
     """The visible files below a folder or in an archive, in its order, '/' between folders."""
     if path.is_dir():
-        return [file.relative_to(path).as_posix() for file in cohort._visible_files(path)]
+        return [file.relative_to(path).as_posix() for file in cohort.visible_files(path)]
     found = [name for name, _ in _members(path)]
     return [name for name in found if not any(part.startswith('.') for part in name.split('/'))]
 

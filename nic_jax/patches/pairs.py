@@ -149,17 +149,14 @@ def save_pairs(folder: pathlib.Path, subset: str, pairs: Pairs) -> None:
     workdir.save_array(_path(folder, subset), pairs.indices)
 
 
-def load_pairs(folder: pathlib.Path, subset: str) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of a subset: indices, int32 `[N, 2]`, and whether they are one location, `[N]`.
+def has_pairs(folder: pathlib.Path, subset: str) -> bool:
+    """Whether there are pairs of a subset."""
+    return _path(folder, subset).exists()
 
-    Raises:
-        PatchesError: There are none.
-    """
-    path = _path(folder, subset)
-    if not path.exists():
-        raise PatchesError(f'{folder} holds no pairs for {subset}; ask the stage patches for some')
-    indices = np.load(path)
-    return indices[:, :2], indices[:, 2] == 1
+
+def load_pairs(folder: pathlib.Path, subset: str) -> np.ndarray:
+    """The pairs of a subset, int32 `[N, 3]`, as `Pairs.indices` has them."""
+    return np.load(_path(folder, subset))
 
 
 def _path(folder: pathlib.Path, subset: str) -> pathlib.Path:

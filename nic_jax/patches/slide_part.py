@@ -15,9 +15,9 @@ from nic_jax.patches import store
 from nic_jax.patches.annotations import Annotations, Region, read_annotations
 from nic_jax.patches.labels import label_positions
 from nic_jax.patches.locations import choose_cells
+from nic_jax.patches.position_picture import position_picture
 from nic_jax.patches.slide_plan import Classes, case_of
 from nic_jax.patches.slide_settings import SlidePatches
-from nic_jax.report.position_picture import position_picture
 from nic_jax.slides import stream, tiling
 from nic_jax.slides.cells import find_tissue
 from nic_jax.slides.slide import Slide, open_slide

@@ -3,7 +3,7 @@
     FOLDER/parts, patches.csv, patches.json   see `store`
     FOLDER/slides/NAME.json                   what became of a slide; written last of it
     FOLDER/positions/SLIDE_ID.png             where its patches were taken
-    FOLDER/pairs_SUBSET.npy, pairs.png        see `pairs`
+    FOLDER/pairs_SUBSET.npy                   see `pairs`
 
 In the set's table, `source` is the case and `name` the slide.
 """
@@ -25,7 +25,6 @@ from nic_jax.patches.annotations import AnnotationError
 from nic_jax.patches.slide_part import make_part
 from nic_jax.patches.slide_plan import Classes, check_cases, deal_subsets, find_classes
 from nic_jax.patches.slide_settings import SlidePatches
-from nic_jax.report.pair_sheet import pair_sheet
 
 _AT_ONCE = 2  # slides: the next one's overview is read beside this one's patches
 
@@ -176,19 +175,16 @@ def _unfinish(folder: pathlib.Path) -> None:
 
 
 def _finish(folder, records, settings, classes: Classes, seed: int, summary: Summary) -> None:
-    """Joins the parts, draws the pairs, shows some."""
+    """Joins the parts and draws the pairs."""
     _unfinish(folder)
     found = store.finish_set(folder, names=list(records), classes=classes.names, mpp=settings.mpp)
     summary.patches = len(found)
     pitch = {name: tuple(record['pitch']) for name, record in records.items()}
-    drawn = {}
     for subset, count in settings.pairs.items():
         if count:
-            drawn[subset] = pairs_.draw_pairs(found, subset, count, seed=seed, pitch=pitch)
-            pairs_.save_pairs(folder, subset, drawn[subset])
-            summary.notes += drawn[subset].notes
-    if drawn:
-        pair_sheet(found, drawn, folder / 'pairs.png')
+            drawn = pairs_.draw_pairs(found, subset, count, seed=seed, pitch=pitch)
+            pairs_.save_pairs(folder, subset, drawn)
+            summary.notes += drawn.notes
 
 
 def _fail(home: pathlib.Path, entry: SlideEntry, error: Exception) -> None:

@@ -97,7 +97,7 @@ def listed(table: TileTable, path: pathlib.Path, notes: list[str]) -> Iterator[T
 
 def _rows(path: pathlib.Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and stripped cells by column of every line that is not empty."""
-    text = cohort._text(path)
+    text = cohort.read_text(path)
     first = text.partition('\n')[0]
     reader = csv.reader(
         io.StringIO(text, newline=''), delimiter=';' if ';' in first and ',' not in first else ','

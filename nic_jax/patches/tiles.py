@@ -11,7 +11,6 @@ from nic_jax.patches import store, tile_parts
 from nic_jax.patches.store import PatchesError
 from nic_jax.patches.tile_list import TileList, check_classes, read_tiles
 from nic_jax.patches.tile_table import TileTable
-from nic_jax.report.patch_sheets import class_sheet
 
 MANY_SKIPPED = 0.05  # of the tiles; above, it is said loudly
 
@@ -104,8 +103,7 @@ def make_tile_set(
     )
     _check_made(tiles, made, summary, pathlib.Path(table.tiles), home, name)
     workdir.write_atomically(folder / _SUMMARY, json.dumps(dataclasses.asdict(summary), indent=1))
-    patches = store.finish_set(folder, names=parts, classes=tiles.classes, mpp=table.mpp)
-    class_sheet(patches, folder / 'patches.png', seed=seed)
+    store.finish_set(folder, names=parts, classes=tiles.classes, mpp=table.mpp)
     return summary
 
 
@@ -135,24 +133,12 @@ def _check_made(
 
 
 def _note_skipped(home: pathlib.Path, tiles: TileList, skipped: Mapping[str, str]) -> None:
-    """Notes all skipped tiles among the failures, and forgets those that succeeded now.
-
-    `workdir.record_failure` would write the whole failures.csv for each.
-    """
-    for name, reason in skipped.items():
-        row = {
-            'slide_id': name,
-            'path': str(tiles.images / name),
-            'stage': _STAGE,
-            'encoder': '',
-            'reason': reason,
-        }
-        workdir.write_atomically(workdir._note(home, _STAGE, '', name), json.dumps(row))
-    noted = {file.name for file in (home / '.failures').glob('*')}
-    for name in tiles.tiles:
-        if name not in skipped and workdir._note(home, _STAGE, '', name).name in noted:
-            workdir.clear_failure(home, stage=_STAGE, slide_id=name)
-    workdir.merge_failures(home)
+    """Notes all skipped tiles among the failures, and forgets those that succeeded now."""
+    for row in workdir.merge_failures(home):
+        if row['stage'] == _STAGE and row['slide_id'] in tiles.tiles.keys() - skipped.keys():
+            workdir.clear_failure(home, stage=_STAGE, slide_id=row['slide_id'])
+    failures = {name: (tiles.images / name, reason) for name, reason in skipped.items()}
+    workdir.record_failures(home, stage=_STAGE, failures=failures)
 
 
 def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

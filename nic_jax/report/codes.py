@@ -36,12 +36,7 @@ def confusions(
         task: Its name.
     """
     counts = {
-        name: np.array(
-            [
-                [found[label, prediction] for prediction in classes]
-                for label in classes
-            ]
-        )
+        name: np.array([[found[label, prediction] for prediction in classes] for label in classes])
         for name, found in (
             (name, collections.Counter((row['label'], row['prediction']) for row in each))
             for name, each in rows.items()

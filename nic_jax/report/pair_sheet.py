@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nic_jax.patches.pairs import Pairs
 from nic_jax.patches.store import PatchSet
 from nic_jax.report.pictures import new_figure, save
 
@@ -13,17 +12,17 @@ _PAIRS = 12  # of each kind
 _GAP = 0.12  # of a patch's side, between pairs
 
 
-def pair_sheet(patches: PatchSet, pairs: Mapping[str, Pairs], path: pathlib.Path) -> None:
+def pair_sheet(patches: PatchSet, pairs: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """Draws the first pairs of each kind, one patch above the other, before augmentation.
 
     Args:
         patches: The set.
-        pairs: Of each subset.
+        pairs: Of each subset, int `[N, 3]`, see `patches.pairs`.
         path: The PNG file.
     """
     rows = {}
     for subset, drawn in pairs.items():
-        one, other, same = drawn.indices.T
+        one, other, same = drawn.T
         one_slide = patches.columns['name'][one] == patches.columns['name'][other]
         for title, chosen in (
             ('same location', same == 1),
@@ -32,7 +31,7 @@ def pair_sheet(patches: PatchSet, pairs: Mapping[str, Pairs], path: pathlib.Path
         ):
             if chosen.any():
                 title = f'{subset}: {title}, {np.count_nonzero(chosen):,} pairs'
-                rows[title] = patches.pixels[drawn.indices[chosen, :2][:_PAIRS]]
+                rows[title] = patches.pixels[drawn[chosen, :2][:_PAIRS]]
     figure = new_figure(len(rows), 1, size=(10, 1.9 * len(rows)))
     for axis, (title, pixels) in zip(figure.axes, rows.items(), strict=True):
         axis.imshow(_line(pixels), cmap='gray', vmin=0, vmax=255, interpolation='nearest')

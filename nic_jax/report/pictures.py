@@ -10,9 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from nic_jax.workdir import replacing
 
 
-def patch_sheet(
-    rows: Mapping[str, np.ndarray], path: pathlib.Path, *, columns: int = 25
-) -> None:
+def patch_sheet(rows: Mapping[str, np.ndarray], path: pathlib.Path, *, columns: int = 25) -> None:
     """Draws sheets of patches one below another.
 
     Args:

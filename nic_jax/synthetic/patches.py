@@ -4,7 +4,6 @@ Shapes: N patches of `cell` x `cell` px, uint8 of 0 and 1.
 """
 
 import dataclasses
-
 from collections.abc import Sequence
 
 import numpy as np
