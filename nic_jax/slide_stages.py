@@ -17,12 +17,9 @@ from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
 from nic_jax.grids import VERSIONS, Grid, GridError, schema
 from nic_jax.grids import open as open_grid
-from nic_jax.patches.pairs import load_pairs
 from nic_jax.patches.slide_patches import annotation_files, make_slide_set
 from nic_jax.patches.slide_settings import SlidePatches
-from nic_jax.patches.store import open_set
-from nic_jax.report.pair_sheet import pair_sheet
-from nic_jax.report.patch_sheets import class_sheet
+from nic_jax.report.patch_sheets import draw_set
 
 Config = ml_collections.ConfigDict
 
@@ -78,13 +75,8 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         workers=config.compress.workers or prefetch.default_workers(),
         overwrite=overwrite,
     )
-    made = open_set(folder)
-    class_sheet(made, folder / 'patches.png', seed=config.seed)
-    pairs = {
-        subset: load_pairs(folder, subset) for subset, count in settings.pairs.items() if count
-    }
-    if pairs:
-        pair_sheet(made, pairs, folder / 'pairs.png')
+    if summary.done or not (folder / 'patches.png').exists():
+        draw_set(folder, seed=config.seed)
     for note in summary.notes:
         progress.console.print(f'patches: {note}')
     progress.console.print(

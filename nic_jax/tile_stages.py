@@ -19,7 +19,7 @@ from nic_jax.patches import pairs as pairs_
 from nic_jax.patches.store import PatchSet, open_set
 from nic_jax.patches.tiles import TileTable, check_table, make_tile_set
 from nic_jax.report import codes as codes_report
-from nic_jax.report.patch_sheets import class_sheet
+from nic_jax.report.patch_sheets import draw_set
 from nic_jax.workdir import save_array
 
 Config = ml_collections.ConfigDict
@@ -85,11 +85,11 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
                 table, folder, home=home, name=name, seed=config.seed, workers=_workers(config)
             )
             found = open_set(folder)
-            class_sheet(found, folder / 'patches.png', seed=config.seed)
             for subset in ('train', 'valid'):
                 count = _PAIRS_PER_TILE * len(found.indices(subset))
                 drawn = pairs_.draw_pairs(found, subset, count, seed=config.seed)
                 pairs_.save_pairs(folder, subset, drawn)
+            draw_set(folder, seed=config.seed)
             workdir.finish(folder)
         progress.console.print(f'patches: {name}: {summary} → {folder}')
     return True

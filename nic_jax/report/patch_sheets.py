@@ -1,14 +1,34 @@
-"""A picture of a set of patches: a line of each class."""
+"""Pictures of a set of training patches: its classes, its pairs, and what augmentation does."""
 
 import pathlib
 
 import numpy as np
 
-from nic_jax.patches.store import PatchSet
+from nic_jax.patches.pairs import has_pairs, load_pairs
+from nic_jax.patches.store import SUBSETS, PatchSet, open_set
+from nic_jax.report.augmentation_sheet import augmentation_sheet
+from nic_jax.report.pair_sheet import pair_sheet
 from nic_jax.report.pictures import new_figure, save
 
 _PATCHES = 12  # of each class
+_AUGMENTED = 8
 _GAP = 2  # px between patches, white
+
+
+def draw_set(folder: pathlib.Path, *, seed: int) -> None:
+    """Draws patches.png, augmentation.png and, where there are pairs, pairs.png in a set's folder.
+
+    Args:
+        folder: Of a finished set.
+        seed: Of the choice of patches.
+    """
+    patches = open_set(folder)
+    class_sheet(patches, folder / 'patches.png', seed=seed)
+    some = np.random.default_rng(seed).permutation(len(patches))[:_AUGMENTED]
+    augmentation_sheet(patches.pixels[some], folder / 'augmentation.png', seed=seed)
+    pairs = {subset: load_pairs(folder, subset) for subset in SUBSETS if has_pairs(folder, subset)}
+    if pairs:
+        pair_sheet(patches, pairs, folder / 'pairs.png')
 
 
 def class_sheet(patches: PatchSet, path: pathlib.Path, *, seed: int) -> None:
