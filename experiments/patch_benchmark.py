@@ -12,7 +12,12 @@ PCAM = {'mpp': 1.0}
 LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
 # What one core can do in about half an hour an encoder, chosen by the validation tiles.
 CPU = {
-    'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
+    'supervised': {
+        'steps': 8000,
+        'learning_rate': 2e-3,
+        'weight_decay': 0.01,
+        'augmentation': 'light',
+    },
     'multitask': {'steps': 7000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
     'vae': {'steps': 2000, 'decoder': 'small'},
     'contrastive': {'steps': 3000, 'learning_rate': 2e-3, 'augmentation': 'strong'},
@@ -34,7 +39,7 @@ def get_config(variant: str = ''):
     if variant == 'gpu':
         return config
     for name, changes in CPU.items():
-        common = {'epoch_steps': 500, 'augmentation': 'light', 'network': 'pyramid'}
+        common = {'epoch_steps': 500, 'augmentation': 'mild', 'network': 'pyramid'}
         config[name].update({'schedule': 'cosine', **common, **changes})
         if variant == 'debug':
             config[name].update(_DEBUG)
