@@ -98,12 +98,18 @@ def train_encoder(
         'seed': config.seed,
         'sets': {each: made_of[each] for each in sets_of(config, name)},
     }
+
+    def built() -> tuple[Objective, Batches]:
+        found = {each: sources(each) for each in sets_of(config, name)}
+        return build(name, settings, found, code_size=config.code_size, seed=config.seed)
+
     with workdir.alone(home, f'{name}/encoder'):
+        # Before anything is noted, so that settings which cannot be trained do not stand in the way.
+        ready = None if workdir.is_finished(folder) else built()
         if workdir.begin(folder, made_with, overwrite=overwrite):
             progress.console.print(f'encoder: {name} is trained')
             return
-        found = {each: sources(each) for each in sets_of(config, name)}
-        objective, feed = build(name, settings, found, code_size=config.code_size, seed=config.seed)
+        objective, feed = ready or built()
         began = time.perf_counter()
         with progress.bar(f'encoder {name}', total=settings.steps, unit='steps') as advance:
             weights = training.train(

@@ -91,6 +91,7 @@ def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains encoders on the patches."""
     settings = _patch_settings(config)
     folder = home / 'patches' / _SET
+    open_set(folder)  # unfinished, it would not tell what it is made of
     made_of = {'settings': workdir.made_with(folder), 'slides': _slides_in(folder)}
     for name in _trained(config):
         encoder_stage.train_encoder(

@@ -45,7 +45,14 @@ def check(config: Config) -> None:
                     f'--config.{name}.sets={config[name].sets} names {each!r}; the tasks with '
                     f'tiles are {", ".join(tables(config))}'
                 )
-    for encoder in map(load_encoder, loaded):
+    given = [load_encoder(each) for each in loaded]
+    folders = [*trained, *(encoder.name for encoder in given)]
+    if twice := sorted({name for name in folders if folders.count(name) > 1}):
+        raise ValueError(
+            f'--config.encoder={config.encoder} has several that are called {", ".join(twice)}; '
+            'compare them in workdirs of their own'
+        )
+    for encoder in given:
         for table in tables(config).values():
             encoder.check_input(table.patch_size, channels=3)
     for each in _probes(config):
@@ -134,9 +141,10 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
                 workdir.finish(place)
             record = {'encoder': folder.name, 'task': task, 'patches_per_s': speed}
             workdir.log_metrics(home, {'stage': 'compress', **record})
+            told = f', {speed:,.0f} patches/s' if np.isfinite(speed) else ''
             progress.console.print(
-                f'compress: {folder.name}, {task}: {len(codes):,} codes of {codes.shape[1]}, '
-                f'{speed:,.0f} patches/s → {place / "codes.npy"}'
+                f'compress: {folder.name}, {task}: {len(codes):,} codes of {codes.shape[1]}{told} '
+                f'→ {place / "codes.npy"}'
             )
     return True
 
@@ -166,7 +174,7 @@ def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     for folder in encoder_folders(config, home):
         for task in tables(config):
             found = open_set(home / 'patches' / task)
-            codes = np.load(folder / 'codes' / task / 'codes.npy', mmap_mode='r')
+            codes = _codes(home, folder, task)
             for model in _probes(config):
                 place = folder / 'classifier' / task / model
                 seeds = list(config.probe.seeds) if model == 'mlp' else [0]
@@ -188,6 +196,20 @@ def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
             f'classify: {folder.name}: {", ".join(_probes(config))} → {folder / "classifier"}'
         )
     return True
+
+
+def _codes(home: pathlib.Path, folder: pathlib.Path, task: str) -> np.ndarray:
+    """An encoder's codes of the patches that are there, float32 `[N, C]`.
+
+    Raises:
+        ValueError: They are not finished, or of other patches.
+    """
+    place = folder / 'codes' / task
+    if not workdir.is_finished(place):
+        raise ValueError(f'{place} is not finished; run the stage compress first')
+    if workdir.made_with(place)['patches'] != workdir.made_with(home / 'patches' / task):
+        raise ValueError(f'{place} are codes of other patches; run compress with --overwrite')
+    return np.load(place / 'codes.npy', mmap_mode='r')
 
 
 def _probe(
@@ -232,8 +254,6 @@ def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     made = []
     folders = encoder_folders(config, home)
     for task in tables(config):
-        found = open_set(home / 'patches' / task)
-        test = found.indices('test', labelled=True)
         paths = {folder.name: folder / 'classifier' / task / 'mlp' for folder in folders}
         rows = {
             name: predictions.read(path / 'predictions.csv')
@@ -241,11 +261,14 @@ def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
             if (path / 'predictions.csv').exists()
         }
         if rows:
-            made += codes_report.confusions(rows, found.classes, home / 'report', task=task)
-        codes = {
-            folder.name: np.load(folder / 'codes' / task / 'codes.npy', mmap_mode='r')[test]
-            for folder in folders
-        }
+            classes = predictions.class_names(next(iter(rows.values()))[0])
+            made += codes_report.confusions(rows, classes, home / 'report', task=task)
+        needed = [home / 'patches' / task, *(folder / 'codes' / task for folder in folders)]
+        if not all(map(workdir.is_finished, needed)):
+            continue  # predictions alone were kept
+        found = open_set(home / 'patches' / task)
+        test = found.indices('test', labelled=True)
+        codes = {folder.name: _codes(home, folder, task)[test] for folder in folders}
         path = home / 'report' / f'codes_{task}.png'
         codes_report.code_map(codes, found.labels[test], found.classes, path, seed=config.seed)
         made.append(path)
@@ -289,6 +312,13 @@ def _split(config: Config) -> tuple[list[str], list[str]]:
 def _load(config: Config, home: pathlib.Path, name: str) -> Encoder:
     trained, loaded = _split(config)
     if name in trained:
+        stored = workdir.made_with(home / name / 'encoder') or {}
+        for task, patches in stored.get('sets', {}).items():
+            if workdir.made_with(home / 'patches' / task) not in (None, patches):
+                raise ValueError(
+                    f'{home / name} was trained on other patches of {task}, perhaps on those that '
+                    'test it now; run the stage encoder with --overwrite'
+                )
         return read_encoder(home / name)
     return next(each for each in map(load_encoder, loaded) if each.name == name)
 
