@@ -47,8 +47,8 @@ def get_config(variant: str = ''):
     )
     if variant == 'debug':
         config.data.update(encoder_images=10, train_images=40, test_images=10, patches=2000)
-        config.supervised.update(steps=20, epoch_steps=10)
-        config.vae.update(steps=20, epoch_steps=10)
+        for name in defaults.PROTOCOLS:
+            config[name].update(steps=20, epoch_steps=10)
         config.classifier.update(widths=(8,) * 8, dense=8, epochs=2)
     elif variant:
         raise ValueError(f'no variant {variant!r} of this experiment; there is debug')

@@ -32,12 +32,33 @@ from nic_jax import config as defaults
 
 
 def get_config(variant: str = ''):
-    """Returns the paper's settings, or those of the variant `small` or `debug`."""
+    """Returns the paper's settings, or those of the variant `encoders`, `small` or `debug`."""
     config = defaults.synthetic()
-    # At most ten passes over the 750,000 training patches; the paper does not say how many.
-    config.supervised.update(steps=120_000, epoch_steps=5000)
-    config.vae.update(steps=120_000, epoch_steps=5000)
-    if variant == 'small':
+    for name in defaults.PROTOCOLS:
+        # At most ten passes over the 750,000 training patches; the paper does not say how many.
+        config[name].update(steps=120_000, epoch_steps=5000)
+    if variant == 'encoders':
+        config.encoder = 'supervised,contrastive,vae,bigan,vicreg,mean'
+        config.images.update(size=360, fill=0.012, lesion_min=90, lesion_max=180)
+        config.data.update(encoder_images=400, train_images=4000, test_images=1000, patches=200_000)
+        for name in defaults.PROTOCOLS:
+            schedule = 'constant' if name == 'bigan' else 'cosine'
+            config[name].update(batch=64, steps=8000, epoch_steps=1000, schedule=schedule)
+        config.contrastive.learning_rate = 2e-3
+        config.vae.decoder = 'small'
+        config.classifier.update(
+            crop=40,
+            widths=(48,) * 8,
+            dense=64,
+            dropout=0.05,
+            momentum=0.9,
+            epochs=36,
+            schedule='cosine',
+            weight_decay=1e-3,
+            l2=0.0,
+            checkpoint_every=12,
+        )
+    elif variant == 'small':
         config.encoder = 'supervised'
         config.images.update(size=900, lesion_max=450)
         config.data.update(encoder_images=200, train_images=2000, test_images=1000, patches=100_000)
@@ -47,10 +68,12 @@ def get_config(variant: str = ''):
     elif variant == 'debug':
         config.images.update(size=360, lesion_max=180)
         config.data.update(encoder_images=10, train_images=40, test_images=10, patches=2000)
-        config.supervised.update(steps=20, epoch_steps=10)
-        config.vae.update(steps=20, epoch_steps=10)
+        for name in defaults.PROTOCOLS:
+            config[name].update(steps=20, epoch_steps=10)
         config.vae.decoder = 'small'
         config.classifier.update(crop=40, widths=(8,) * 8, dense=8, epochs=2)
     elif variant:
-        raise ValueError(f'no variant {variant!r} of this experiment; there are debug and small')
+        raise ValueError(
+            f'no variant {variant!r} of this experiment; there are debug, encoders and small'
+        )
     return config
