@@ -104,7 +104,7 @@ def train_encoder(
         return build(name, settings, found, code_size=config.code_size, seed=config.seed)
 
     with workdir.alone(home, f'{name}/encoder'):
-        # Before anything is noted, so that settings which cannot be trained do not stand in the way.
+        # Before anything is noted, so that settings that cannot be trained are easily mended.
         ready = None if workdir.is_finished(folder) else built()
         if workdir.begin(folder, made_with, overwrite=overwrite):
             progress.console.print(f'encoder: {name} is trained')

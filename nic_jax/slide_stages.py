@@ -19,6 +19,7 @@ from nic_jax.grids import VERSIONS, Grid, GridError, schema
 from nic_jax.grids import open as open_grid
 from nic_jax.patches.slide_patches import annotation_files, make_slide_set
 from nic_jax.patches.slide_settings import SlidePatches
+from nic_jax.patches.store import open_set
 from nic_jax.report.patch_sheets import draw_set
 
 Config = ml_collections.ConfigDict

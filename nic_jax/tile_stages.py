@@ -104,16 +104,15 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains the encoders that are not given."""
-    made_of = {name: _made_of(table, config.seed) for name, table in tables(config).items()}
-    sizes = {(table.patch_size, table.mpp) for table in tables(config).values()}
-    mpp = next(iter(sizes))[1] if len(sizes) == 1 else None
+    made_of = {name: workdir.made_with(home / 'patches' / name) for name in tables(config)}
     for name in _split(config)[0]:
+        resolutions = {tables(config)[each].mpp for each in encoder_stage.sets_of(config, name)}
         encoder_stage.train_encoder(
             name,
             config,
             home,
             sources=lambda each: encoder_stage.source_of(home / 'patches' / each),
-            mpp=mpp,
+            mpp=resolutions.pop() if len(resolutions) == 1 else None,
             made_of=made_of,
             overwrite=overwrite,
         )
@@ -325,9 +324,12 @@ def _load(config: Config, home: pathlib.Path, name: str) -> Encoder:
 
 def _made_of(table: TileTable, seed: int) -> dict:
     """What tells a set of tiles apart from others; a folder is known by its name alone."""
-    path = pathlib.Path(table.tiles)
-    settings = dataclasses.asdict(table) | {'tiles': path.name, 'images': None, 'seed': seed}
-    return settings | ({'file': workdir.fingerprint(path)} if path.is_file() else {})
+    path, images = pathlib.Path(table.tiles), check_table(table, seed=seed).images
+    settings = dataclasses.asdict(table) | {'tiles': path.name, 'images': images.name, 'seed': seed}
+    files = {'file': path, 'archive': images}
+    return settings | {
+        name: workdir.fingerprint(file) for name, file in files.items() if file.is_file()
+    }
 
 
 def _probes(config: Config) -> list[str]:
