@@ -13,10 +13,10 @@ LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
 # What one core can do in about half an hour an encoder, chosen by the validation tiles.
 CPU = {
     'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
-    'multitask': {'steps': 7000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
-    'vae': {'steps': 1500, 'decoder': 'small'},
-    'contrastive': {'steps': 2500, 'learning_rate': 2e-3, 'augmentation': 'strong'},
-    'bigan': {'steps': 1200, 'decoder': 'small', 'schedule': 'constant'},
+    'multitask': {'steps': 5000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
+    'vae': {'steps': 1000, 'decoder': 'small'},
+    'contrastive': {'steps': 2000, 'learning_rate': 2e-3, 'augmentation': 'strong'},
+    'bigan': {'steps': 800, 'decoder': 'small', 'schedule': 'constant'},
     'vicreg': {'steps': 2500, 'batch': 128, 'learning_rate': 2e-3, 'augmentation': 'strong'},
 }
 _DEBUG = {'steps': 2, 'epoch_steps': 2, 'batch': 4}

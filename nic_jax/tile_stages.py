@@ -16,7 +16,7 @@ from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
 from nic_jax.evaluation import predictions
 from nic_jax.patches import pairs as pairs_
-from nic_jax.patches.store import PatchSet, open_set
+from nic_jax.patches.store import PatchesError, PatchSet, open_set
 from nic_jax.patches.tiles import TileTable, check_table, make_tile_set
 from nic_jax.report import codes as codes_report
 from nic_jax.report.patch_sheets import draw_set
@@ -59,8 +59,14 @@ def check(config: Config) -> None:
         if each not in PROBES:
             raise ValueError(f'--config.probe.models: {each!r} must be one of {", ".join(PROBES)}')
     if 'patches' in config.stages:
-        for table in tables(config).values():
-            check_table(table, seed=config.seed)
+        for name, table in tables(config).items():
+            counts = check_table(table, seed=config.seed).counts()
+            for subset in ('valid', 'test') if 'classify' in config.stages else ():
+                if not any(count for label, count in counts[subset].items() if label):
+                    raise ValueError(
+                        f'{table.tiles}: no labelled tile for {subset}, and probes need some; '
+                        f'give some, or --config.tasks.{name}.{subset}_share'
+                    )
 
 
 def tables(config: Config) -> dict[str, TileTable]:
@@ -86,20 +92,40 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         folder = home / 'patches' / name
         with workdir.alone(home, f'patches/{name}'):
             if workdir.begin(folder, _made_of(table, config.seed), overwrite=overwrite):
+                _draw_pairs(config, folder)
                 progress.console.print(f'patches: {name} is complete')
                 continue
             summary = make_tile_set(
                 table, folder, home=home, name=name, seed=config.seed, workers=_workers(config)
             )
-            found = open_set(folder)
-            for subset in ('train', 'valid'):
-                count = _PAIRS_PER_TILE * len(found.indices(subset))
-                drawn = pairs_.draw_pairs(found, subset, count, seed=config.seed)
-                pairs_.save_pairs(folder, subset, drawn)
+            _draw_pairs(config, folder)
             draw_set(folder, seed=config.seed)
             workdir.finish(folder)
         progress.console.print(f'patches: {name}: {summary} → {folder}')
     return True
+
+
+def _draw_pairs(config: Config, folder: pathlib.Path) -> None:
+    """Draws the pairs of a set that are not drawn yet.
+
+    Raises:
+        PatchesError: There can be none, and an encoder is to be trained on them.
+    """
+    needed = 'contrastive' in _split(config)[0]
+    needed = needed and folder.name in encoder_stage.sets_of(config, 'contrastive')
+    found = open_set(folder)
+    for subset in ('train', 'valid'):
+        if pairs_.has_pairs(folder, subset):
+            continue
+        count = _PAIRS_PER_TILE * len(found.indices(subset))
+        try:
+            drawn = pairs_.draw_pairs(found, subset, count, seed=config.seed)
+        except PatchesError as error:
+            if needed:
+                raise
+            progress.console.print(f'patches: {folder.name}: contrastive cannot learn: {error}')
+            continue
+        pairs_.save_pairs(folder, subset, drawn)
 
 
 def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:

@@ -5,6 +5,10 @@ import pathlib
 
 import pytest
 
+# A worker runs on every core; scikit-learn's threads beside it would wait for one another, busily.
+# Before anything imports it.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 
 @pytest.fixture(scope='session')
 def shared() -> pathlib.Path:

@@ -69,13 +69,15 @@ def fit(
         seed: The MLP's; the others have none.
 
     Raises:
-        ValueError: An unknown probe, or codes that are not finite.
+        ValueError: An unknown probe, codes that are not finite, or a class that is not among them.
     """
     if probe not in PROBES:
         raise ValueError(f'{probe=} must be one of {", ".join(PROBES)}')
     for codes, _ in (train, valid):
         if not np.isfinite(codes).all():
             raise ValueError('codes are not finite: the encoder has not been trained well')
+    if len(missing := np.setdiff1d(np.arange(classes), train[1])):
+        raise ValueError(f'no training patches of class {missing[0]} of {classes}; add some')
     mean, deviation = train[0].mean(0), train[0].std(0) + 1e-6
 
     def standardised(codes):

@@ -116,6 +116,7 @@ def train(
             folder / 'state', (state, best, watched, done)
         )
         history = json.loads((folder / HISTORY).read_text(encoding='utf-8'))[: int(done)]
+        _check_useful(objective, history)
     state, key = jax.device_put((state, key), everywhere)
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
@@ -174,8 +175,7 @@ def train(
             workdir.write_atomically(folder / HISTORY, json.dumps(history))
             checkpoints.save(folder / 'state', (state, best, watched, done))
             report(record)
-            if reason := objective.check([_validation(each) for each in history]):
-                raise FloatingPointError(f'step {last}: {reason}')
+            _check_useful(objective, history)
     return {'best': jax.device_get(best), 'last': jax.device_get(_variables(state))}
 
 
@@ -225,3 +225,8 @@ def _check_finite(parts: Mapping[str, float], where: str, rate: float) -> None:
             f"the encoder's {', '.join(bad)} {where} is not finite, at learning rate {rate:g}; "
             'lower the learning rate, or look for patches of one value'
         )
+
+
+def _check_useful(objective: Objective, history: list[dict[str, float]]) -> None:
+    if reason := objective.check([_validation(each) for each in history]):
+        raise FloatingPointError(f'step {history[-1]["step"]}: {reason}')

@@ -22,15 +22,18 @@ def draw(
     figure.suptitle(title)
     left, right = figure.axes
     for name, label in (('loss', 'training'), ('valid_loss', 'validation')):
-        left.plot(steps, [record[name] for record in history], label=label)
+        left.plot(steps, [record[name] for record in history], marker='.', label=label)
     left.set(xlabel='steps', ylabel='loss')
     left.legend()
     if watched != 'loss':
-        right.plot(steps, [record[f'valid_{watched}'] for record in history], color='C2')
+        values = [record[f'valid_{watched}'] for record in history]
+        right.plot(steps, values, marker='.', color='C2')
         right.set_ylabel(f'{watched}, validation')
     else:
-        right.plot(steps, [record['learning_rate'] for record in history], color='C2')
-        right.set_yscale('log')
+        rates = [record['learning_rate'] for record in history]
+        right.plot(steps, rates, marker='.', color='C2')
+        if max(rates) > 0:  # a cosine's last is zero
+            right.set_yscale('log')
         right.set_ylabel('learning rate')
     right.set_xlabel('steps')
     save(figure, path)
