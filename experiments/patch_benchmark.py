@@ -14,9 +14,9 @@ LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
 CPU = {
     'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
     'multitask': {'steps': 5000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
-    'vae': {'steps': 1000, 'decoder': 'small'},
-    'contrastive': {'steps': 2000, 'learning_rate': 2e-3, 'augmentation': 'strong'},
-    'bigan': {'steps': 800, 'decoder': 'small', 'schedule': 'constant'},
+    'vae': {'steps': 800, 'decoder': 'small'},
+    'contrastive': {'steps': 1500, 'learning_rate': 2e-3, 'augmentation': 'strong'},
+    'bigan': {'steps': 600, 'decoder': 'small', 'schedule': 'constant'},
     'vicreg': {'steps': 2500, 'batch': 128, 'learning_rate': 2e-3, 'augmentation': 'strong'},
 }
 _DEBUG = {'steps': 2, 'epoch_steps': 2, 'batch': 4}

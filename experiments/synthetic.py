@@ -38,12 +38,12 @@ def get_config(variant: str = ''):
         # At most ten passes over the 750,000 training patches; the paper does not say how many.
         config[name].update(steps=120_000, epoch_steps=5000)
     if variant == 'encoders':
-        config.encoder = 'supervised,contrastive,vae,bigan,vicreg,mean'
+        config.encoder = 'supervised,contrastive,vae,bigan,mean'
         config.images.update(size=360, fill=0.012, lesion_min=90, lesion_max=180)
-        config.data.update(encoder_images=400, train_images=4000, test_images=1000, patches=200_000)
+        config.data.update(encoder_images=400, train_images=3000, test_images=1000, patches=200_000)
         for name in defaults.PROTOCOLS:
             schedule = 'constant' if name == 'bigan' else 'cosine'
-            config[name].update(batch=64, steps=8000, epoch_steps=1000, schedule=schedule)
+            config[name].update(batch=64, steps=5000, epoch_steps=1000, schedule=schedule)
         config.contrastive.learning_rate = 2e-3
         config.vae.decoder = 'small'
         config.classifier.update(
@@ -52,7 +52,7 @@ def get_config(variant: str = ''):
             dense=64,
             dropout=0.05,
             momentum=0.9,
-            epochs=36,
+            epochs=24,
             schedule='cosine',
             weight_decay=1e-3,
             l2=0.0,

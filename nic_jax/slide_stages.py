@@ -1,9 +1,7 @@
 """The stages of experiments on slides."""
 
-import functools
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -12,20 +10,17 @@ from nic_jax import cohort, encoder_stage, folds, prefetch, progress, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression import dry_run as dry_run_
 from nic_jax.compression.compress import compress_cohort, grid_path
-from nic_jax.compression.settings import CompressSettings, differences, request
-from nic_jax.encoders.encoder import Encoder
-from nic_jax.encoders.storage import load_encoder, read_encoder
+from nic_jax.compression.settings import differences, request
 from nic_jax.grids import VERSIONS, Grid, GridError, schema
 from nic_jax.grids import open as open_grid
 from nic_jax.patches.slide_patches import annotation_files, make_slide_set
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.store import open_set
 from nic_jax.report.patch_sheets import draw_set
+from nic_jax.slide_encoders import asked_encoders, trained_here
 
 Config = ml_collections.ConfigDict
 
-# The patches of encoders that take any: the papers' size and resolution.
-_ANY_PATCHES = (128, 0.5)
 _SET = 'slides'  # the set of patches that is drawn from them
 # What must be the same in all grids of one training.
 _SAME_IN_ALL = ('encoder', 'mpp_target', 'patch_size', 'stride', 'versions')
@@ -39,8 +34,8 @@ def check(config: Config) -> None:
     """
     found = entries(config, tell=True)
     part = cohort.shard(found, config.shard)
-    trained = _trained(config)
-    for asked in _encoders(config):
+    trained = trained_here(config)
+    for asked in asked_encoders(config):
         if asked.named not in trained:
             asked.load(None).check_input(asked.settings.patch_size, channels=3)
     if {'patches', 'encoder'} & set(config.stages):
@@ -94,7 +89,7 @@ def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     folder = home / 'patches' / _SET
     open_set(folder)  # unfinished, it would not tell what it is made of
     made_of = {'settings': workdir.made_with(folder), 'slides': _slides_in(folder)}
-    for name in _trained(config):
+    for name in trained_here(config):
         encoder_stage.train_encoder(
             name,
             config,
@@ -117,7 +112,7 @@ def _patch_settings(config: Config) -> SlidePatches:
     """How patches are drawn; pairs where an encoder is trained on them."""
     fields = config.patches.to_dict()
     fields['classes'] = tuple(fields['classes'])
-    if 'contrastive' not in _trained(config):
+    if 'contrastive' not in trained_here(config):
         fields |= {'train_pairs': 0, 'valid_pairs': 0}
     return SlidePatches(**fields)
 
@@ -126,7 +121,7 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Slides × encoder → grids."""
     found = cohort.shard(entries(config), config.shard)
     failed = elsewhere = 0
-    for asked in _encoders(config):
+    for asked in asked_encoders(config):
         folder = home / asked.folder
         summary = compress_cohort(
             found, asked.load(home), folder=folder, settings=asked.settings, overwrite=overwrite
@@ -150,7 +145,7 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 def encoder_folders(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     """The folder of each encoder asked for."""
-    return [home / asked.folder for asked in _encoders(config)]
+    return [home / asked.folder for asked in asked_encoders(config)]
 
 
 def dataset(config: Config, home: pathlib.Path, name: str) -> tuple[Dataset, bool]:
@@ -209,64 +204,12 @@ def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     return []
 
 
-class AskedEncoder(NamedTuple):
-    """An encoder that a config names.
-
-    Attributes:
-        named: As the config has it.
-        folder: The name of its folder.
-        load: The workdir -> the encoder, which may have to be trained first.
-        settings: How slides are cut for it.
-    """
-
-    named: str
-    folder: str
-    load: Callable[[pathlib.Path | None], Encoder]
-    settings: CompressSettings
-
-
-def compress_settings(config: Config, inputs: Sequence[tuple[int, float]]) -> CompressSettings:
-    """The settings of a config, completed by the (px, µm/px) that the encoder was made for."""
-    size, mpp = inputs[0] if inputs else _ANY_PATCHES
-    tiling = config.tiling
-    if tiling.patch_size is not None:
-        size, mpp = tiling.patch_size, dict(inputs).get(tiling.patch_size, mpp)
-    return CompressSettings(
-        patch_size=size,
-        stride=tiling.stride or size,
-        mpp=tiling.mpp or mpp,
-        mpp_tolerance=tiling.mpp_tolerance,
-        edges=tiling.edges,
-        allow_upsampling=tiling.allow_upsampling,
-        default_mpp=tiling.default_mpp,
-        tissue_mpp=config.tissue.mpp,
-        tissue_threshold=config.tissue.threshold,
-        encode_all=config.compress.encode_all,
-        versions=config.compress.versions,
-        batch=config.compress.batch,
-        workers=config.compress.workers or prefetch.default_workers(),
-        precision=config.precision,
-    )
-
-
-def folder_name(name: str, inputs: Sequence[tuple[int, float]], settings: CompressSettings) -> str:
-    """An encoder's folder: its name, and stride, size and µm/px where they are not its own."""
-    size, mpp = inputs[0] if inputs else _ANY_PATCHES
-    if settings.patch_size != size:
-        name += f'-p{settings.patch_size}'
-    if settings.stride != settings.patch_size:
-        name += f'-s{settings.stride}'
-    if settings.mpp != mpp:
-        name += f'-{settings.mpp:g}mpp'
-    return name
-
-
 def dry_run(config: Config) -> bool:
     """Says what the compress stage would do with this process's slides."""
     found = cohort.shard(entries(config), config.shard)
     failed = 0
-    for asked in _encoders(config):
-        if asked.named in _trained(config):
+    for asked in asked_encoders(config):
+        if asked.named in trained_here(config):
             count = len(found) * config.patches.per_slide
             progress.console.print(
                 f'{asked.named}: trained here first, '
@@ -308,28 +251,6 @@ def _folds(
     )
 
 
-def _trained(config: Config) -> list[str]:
-    """The encoders that are trained here."""
-    asked = [name.strip() for name in config.encoder.split(',')]
-    return [name for name in asked if name in encoder_stage.OBJECTIVES]
-
-
-def _encoders(config: Config) -> list[AskedEncoder]:
-    """Each encoder asked for, with the name of its folder and how slides are cut for it."""
-    found = []
-    for named in (name.strip() for name in config.encoder.split(',')):
-        if named in encoder_stage.OBJECTIVES:
-            name, inputs = named, ((config.patches.patch_size, config.patches.mpp),)
-            load = functools.partial(lambda name, home: read_encoder(home / name), named)
-        else:
-            given = load_encoder(named)
-            name, inputs = given.name, given.inputs
-            load = functools.partial(lambda given, home: given, given)
-        settings = compress_settings(config, inputs)
-        found.append(AskedEncoder(named, folder_name(name, inputs, settings), load, settings))
-    return found
-
-
 def _open_grids(
     config: Config, home: pathlib.Path, name: str, found: Sequence[cohort.SlideEntry]
 ) -> list[Grid | None]:
@@ -337,7 +258,7 @@ def _open_grids(
 
     Where a slide is not at hand any more, its grid is taken as it is.
     """
-    asked = next(each for each in _encoders(config) if each.folder == name)
+    asked = next(each for each in asked_encoders(config) if each.folder == name)
     encoder, settings = asked.load(home), asked.settings
     grids: list[Grid | None] = []
     for entry in found:

@@ -9,8 +9,7 @@ import ml_collections
 import numpy as np
 
 from nic_jax import encoder_stage, prefetch, progress, workdir
-from nic_jax.classifiers import probe as probe_
-from nic_jax.classifiers.probe import PROBES, ProbeSettings
+from nic_jax.classifiers.probe import PROBES
 from nic_jax.compression.encode import batch_encoder
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
@@ -20,6 +19,7 @@ from nic_jax.patches.store import PatchesError, PatchSet, open_set
 from nic_jax.patches.tiles import TileTable, check_table, make_tile_set
 from nic_jax.report import codes as codes_report
 from nic_jax.report.patch_sheets import draw_set
+from nic_jax.tile_probes import codes_of, probe_all, probes_of
 from nic_jax.workdir import save_array
 
 Config = ml_collections.ConfigDict
@@ -55,7 +55,7 @@ def check(config: Config) -> None:
     for encoder in given:
         for table in tables(config).values():
             encoder.check_input(table.patch_size, channels=3)
-    for each in _probes(config):
+    for each in probes_of(config):
         if each not in PROBES:
             raise ValueError(f'--config.probe.models: {each!r} must be one of {", ".join(PROBES)}')
     if 'patches' in config.stages:
@@ -193,85 +193,9 @@ def _encode(encode, found: PatchSet) -> tuple[np.ndarray, float]:
 
 def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains the probes of every encoder and task, and predicts the test tiles."""
-    settings = ProbeSettings(
-        **{field.name: config.probe[field.name] for field in dataclasses.fields(ProbeSettings)}
-    )
-    for folder in encoder_folders(config, home):
-        for task in tables(config):
-            found = open_set(home / 'patches' / task)
-            codes = _codes(home, folder, task)
-            for model in _probes(config):
-                place = folder / 'classifier' / task / model
-                seeds = list(config.probe.seeds) if model == 'mlp' else [0]
-                made_with = {
-                    'codes': workdir.made_with(folder / 'codes' / task),
-                    'settings': dataclasses.asdict(settings),
-                    'seeds': seeds,
-                }
-                with workdir.alone(home, f'{folder.name}/classifier/{task}/{model}'):
-                    if workdir.begin(place, made_with, overwrite=overwrite):
-                        continue
-                    rows = []
-                    for seed in seeds:
-                        scores = _probe(model, codes, found, settings, seed)
-                        rows += _rows(found, scores, task, model, seed)
-                    predictions.write(place / 'predictions.csv', rows)
-                    workdir.finish(place)
-        progress.console.print(
-            f'classify: {folder.name}: {", ".join(_probes(config))} → {folder / "classifier"}'
-        )
+    folders, tasks = encoder_folders(config, home), list(tables(config))
+    probe_all(config, home, folders=folders, tasks=tasks, overwrite=overwrite)
     return True
-
-
-def _codes(home: pathlib.Path, folder: pathlib.Path, task: str) -> np.ndarray:
-    """An encoder's codes of the patches that are there, float32 `[N, C]`.
-
-    Raises:
-        ValueError: They are not finished, or of other patches.
-    """
-    place = folder / 'codes' / task
-    if not workdir.is_finished(place):
-        raise ValueError(f'{place} is not finished; run the stage compress first')
-    if workdir.made_with(place)['patches'] != workdir.made_with(home / 'patches' / task):
-        raise ValueError(f'{place} are codes of other patches; run compress with --overwrite')
-    return np.load(place / 'codes.npy', mmap_mode='r')
-
-
-def _probe(
-    model: str, codes: np.ndarray, found: PatchSet, settings: ProbeSettings, seed: int
-) -> np.ndarray:
-    """Probabilities of the test tiles, `[n, K]`."""
-    train, valid = (
-        (codes[indices], found.labels[indices])
-        for indices in (found.indices(subset, labelled=True) for subset in ('train', 'valid'))
-    )
-    predict = probe_.fit(
-        model, train, valid, classes=len(found.classes), settings=settings, seed=seed
-    )
-    return predict(codes[found.indices('test', labelled=True)])
-
-
-def _rows(found: PatchSet, scores: np.ndarray, task: str, model: str, seed: int) -> list[dict]:
-    rows = []
-    for index, probabilities in zip(found.indices('test', labelled=True), scores, strict=True):
-        rows.append(
-            {
-                'slide_id': str(found.columns['name'][index]),
-                'case_id': str(found.columns['source'][index]),
-                'label_name': task,
-                'model': model,
-                'seed': seed,
-                'fold': 0,
-                'subset': 'test',
-                'label': found.classes[found.labels[index]],
-                'prediction': found.classes[int(probabilities.argmax())],
-            }
-            | {
-                predictions.SCORE + name: float(score)
-                for name, score in zip(found.classes, probabilities, strict=True)
-            }
-        )
-    return rows
 
 
 def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
@@ -293,7 +217,7 @@ def pictures(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
             continue  # predictions alone were kept
         found = open_set(home / 'patches' / task)
         test = found.indices('test', labelled=True)
-        codes = {folder.name: _codes(home, folder, task)[test] for folder in folders}
+        codes = {folder.name: codes_of(home, folder, task)[test] for folder in folders}
         path = home / 'report' / f'codes_{task}.png'
         codes_report.code_map(codes, found.labels[test], found.classes, path, seed=config.seed)
         made.append(path)
@@ -356,10 +280,6 @@ def _made_of(table: TileTable, seed: int) -> dict:
     return settings | {
         name: workdir.fingerprint(file) for name, file in files.items() if file.is_file()
     }
-
-
-def _probes(config: Config) -> list[str]:
-    return [each.strip() for each in config.probe.models.split(',')]
 
 
 def _workers(config: Config) -> int:

@@ -130,7 +130,7 @@ def test_patches_carry_the_classes_of_the_annotations(run):
             assert (patches.labels[here] == 0).all()
         else:
             assert (patches.labels[here] == (x[here] < SIDE // 2)).all()
-            assert np.bincount(patches.labels[here]).tolist() == [40, 40]
+            assert np.bincount(patches.labels[here]).tolist() == [20, 20]
     dark = patches.pixels[np.flatnonzero(patches.labels == 1)].mean()
     assert dark < 0.7 * patches.pixels[np.flatnonzero(patches.labels == 0)].mean()
 

@@ -1,22 +1,18 @@
 """Every experiment: its command and variants, and whole runs from nothing to a table."""
 
 import csv
-import dataclasses
-import importlib.util
 import json
 import math
-import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import sklearn.datasets
 import slide_files
+from program import ROOT, Program, finish, load_experiment
+from tile_files import read_csv
 
 from nic_jax.grids import schema
 from nic_jax.stages import STAGES
@@ -24,11 +20,15 @@ from nic_jax.synthetic import digits
 from nic_jax.synthetic.rectangles import RectangleStudy
 from nic_jax.synthetic.study import split_images
 
-ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / 'experiments').glob('[!_]*.py'))
 ENCODERS = ('supervised', 'vae', 'mean')
 QUICKSTART = ('quickstart.py:debug', '--config.classifier.checkpoint_every=1')
-SYNTHETIC = ('synthetic.py:debug', '--config.encoder=mean', '--config.data.digits=sklearn')
+OTHER_ENCODERS = ('contrastive', 'bigan', 'mean')
+SYNTHETIC = (
+    'synthetic.py:debug',
+    f'--config.encoder={",".join(OTHER_ENCODERS)}',
+    '--config.data.digits=sklearn',
+)
 COHORT = (
     'cohort.py:debug',
     '--config.encoder=mean_rgb',
@@ -38,36 +38,6 @@ COHORT = (
 SEEDS = '--config.classifier.seeds=(0, 1)'
 UNLABELLED = ('s03', 's12')
 MEAN_RGB = 'mean_rgb-p16'
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """Starts the program on the CPU; all runs share one cache of compiled functions."""
-
-    cache: pathlib.Path
-
-    def start(self, workdir, experiment, *arguments):
-        """Starts the program in a process group of its own."""
-        return subprocess.Popen(
-            [sys.executable, '-m', 'nic_jax.main', f'--config=experiments/{experiment}']
-            + [f'--workdir={workdir}', *arguments],
-            cwd=ROOT,
-            env=os.environ
-            | {
-                'JAX_PLATFORMS': 'cpu',
-                'JAX_COMPILATION_CACHE_DIR': str(self.cache),
-                'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-                # A third less time: nearly all of it is compilation.
-                'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, workdir, experiment, *arguments, status=0):
-        """What a run prints; see `finish`."""
-        return finish(self.start(workdir, experiment, *arguments), status=status)
 
 
 @pytest.fixture(scope='module')
@@ -114,28 +84,8 @@ def synthetic(program, quickstart, tmp_path_factory):
     return workdir
 
 
-def finish(process, *, status=0):
-    """What a process prints on both streams, after a check of its exit status."""
-    printed = '\n'.join(process.communicate())
-    assert process.returncode == status, printed
-    assert 'Traceback' not in printed
-    return printed
-
-
 def learn(table, label):
     return f'--config.slides={table}', f'--config.cohort.label={label}'
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def read_csv(path):
-    with path.open(encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
 
 
 def read_metrics(workdir, stage):
@@ -152,7 +102,7 @@ def predictions_path(workdir, encoder='supervised', label='digit'):
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_tells_its_command_and_refuses_other_variants(path):
-    module = load(path)
+    module = load_experiment(path.name)
     assert f'python -m nic_jax.main --config=experiments/{path.name} --workdir=' in module.__doc__
     assert 'Time' in module.__doc__
     assert 'Result' in module.__doc__
@@ -162,7 +112,7 @@ def test_an_experiment_tells_its_command_and_refuses_other_variants(path):
 
 
 def test_synthetic_is_the_papers_study_at_its_scale():
-    config = load(ROOT / 'experiments' / 'synthetic.py').get_config()
+    config = load_experiment('synthetic.py').get_config()
     study = RectangleStudy(**config.images)
     assert (study.size, study.cells, study.digits) == (3600, 400, 25_920)
     assert (study.lesion_min, study.lesion_max) == (36, 1800)
@@ -172,18 +122,24 @@ def test_synthetic_is_the_papers_study_at_its_scale():
     assert len(config.classifier.seeds) == 2
 
 
-@pytest.mark.parametrize('variant', ['', 'small', 'debug'])
+@pytest.mark.parametrize('variant', ['', 'encoders', 'small', 'debug'])
 def test_synthetic_crops_whole_images_in_every_variant(variant):
-    config = load(ROOT / 'experiments' / 'synthetic.py').get_config(variant)
+    config = load_experiment('synthetic.py').get_config(variant)
     assert config.classifier.crop == RectangleStudy(**config.images).cells
 
 
 @pytest.mark.parametrize(
     ('name', 'variant'),
-    [('quickstart', ''), ('quickstart', 'debug'), ('synthetic', ''), ('synthetic', 'small')],
+    [
+        ('quickstart', ''),
+        ('quickstart', 'debug'),
+        ('synthetic', ''),
+        ('synthetic', 'encoders'),
+        ('synthetic', 'small'),
+    ],
 )
 def test_no_image_has_two_roles(name, variant):
-    data = load(ROOT / 'experiments' / f'{name}.py').get_config(variant).data
+    data = load_experiment(f'{name}.py').get_config(variant).data
     split = split_images(
         encoder_images=data.encoder_images,
         train_images=data.train_images,
@@ -210,7 +166,7 @@ def test_the_digits_without_download_are_parted_into_training_and_test():
 
 @pytest.mark.parametrize(
     ('name', 'encoders', 'seeds'),
-    [('quickstart', ENCODERS, ('0',)), ('synthetic', ('mean',), ('0', '1'))],
+    [('quickstart', ENCODERS, ('0',)), ('synthetic', OTHER_ENCODERS, ('0', '1'))],
 )
 def test_a_run_leaves_predictions_tables_and_pictures(request, name, encoders, seeds):
     workdir = request.getfixturevalue(name)
@@ -234,11 +190,11 @@ def test_a_run_leaves_predictions_tables_and_pictures(request, name, encoders, s
     assert (workdir / 'patches' / 'patches.png').read_bytes().startswith(b'\x89PNG')
 
 
-@pytest.mark.parametrize(('name', 'trainings'), [('quickstart', 3), ('synthetic', 2)])
+@pytest.mark.parametrize(('name', 'trainings'), [('quickstart', 3), ('synthetic', 6)])
 def test_a_run_logs_finite_figures(request, name, trainings):
     workdir = request.getfixturevalue(name)
     trained = read_metrics(workdir, 'encoder')
-    assert {record['step'] for record in trained} == ({10, 20} if name == 'quickstart' else set())
+    assert [record['step'] for record in trained] == 2 * [10, 20]  # Two encoders.
     classified = read_metrics(workdir, 'classify')
     assert len(classified) == 2 * trainings  # Epochs.
     for record in trained + classified:
@@ -247,6 +203,22 @@ def test_a_run_logs_finite_figures(request, name, trainings):
     for record in read_metrics(workdir, 'evaluate'):
         assert math.isfinite(record['mean']['accuracy'])
         assert math.isfinite(record['mean']['log_loss'])
+
+
+@pytest.mark.parametrize('name', ['quickstart', 'synthetic'])
+def test_encoders_leave_curves_and_what_they_draw(request, name):
+    workdir = request.getfixturevalue(name)
+    pictures = {
+        path.relative_to(workdir).as_posix()
+        for path in workdir.glob('*/encoder/*.png')
+        if path.read_bytes().startswith(b'\x89PNG')
+    }
+    trained, drawing = {
+        'quickstart': (('supervised', 'vae'), 'vae'),
+        'synthetic': (('contrastive', 'bigan'), 'bigan'),
+    }[name]
+    curves = {f'{encoder}/encoder/curve.png' for encoder in trained}
+    assert pictures == curves | {f'{drawing}/encoder/samples.png'}
 
 
 def test_training_and_test_grids_are_of_other_images_and_other_digits(quickstart):

@@ -114,10 +114,9 @@ def test_vicreg_does_not_collapse():
     assert after['variance'] < before['variance']
 
 
-def test_bigan_generates_varied_patches_and_encodes_them():
+def test_bigan_generates_varied_patches():
     objective, _, before, after = learnt('bigan')
     assert after['diversity'] > before['diversity']
-    assert after['reconstruction'] < before['reconstruction']
     assert after['accuracy_critic'] < 0.95
     assert objective.keep == 'last'
 
@@ -131,9 +130,7 @@ def test_the_encoder_gives_the_network_s_codes(name, size):
     patches = np.random.default_rng(0).integers(0, 256, (5, size, size, 1), np.uint8)
     halves = 2 if name == 'vae' else 1  # the mean's and the log variance's
     module = conv.module({**network, 'code_size': halves * network['code_size']})
-    expected = jax.jit(lambda x: module.apply(own(variables), network_input(network, pixels(x))))(
-        patches
-    )[:, :3]
+    expected = run(module, own(variables), network_input(network, pixels(patches)))[:, :3]
 
     encoder = objective.encoder(variables, 0.5)
     assert (encoder.name, encoder.code_size, encoder.channels) == (name, 3, 1)
@@ -295,13 +292,13 @@ def _plain_logits(params, stats, x, z, dropout):
     return logits, updates
 
 
-@functools.partial(jax.jit, static_argnames='sides')
+@jax.jit
 def _plain_gradient(params, stats, x, z, dropout, sides):
-    """Gradients of cross-entropy with the sides (1, 0) or exchanged (0, 1)."""
+    """Gradient of cross-entropy with the sides [1, 0] or exchanged, [0, 1]."""
 
     def loss(params):
         logits, updates = _plain_logits(params, stats, x, z, dropout)
-        labels = jnp.repeat(jnp.array(sides, float), len(x))
+        labels = jnp.repeat(sides, len(x))
         return optax.sigmoid_binary_cross_entropy(logits, labels).mean(), (logits, updates)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
@@ -333,13 +330,17 @@ def _plain_step(state, adams, patches, key, rate, *, against_new=True):
     x = 2 * (patches.astype(np.float32) / np.float32(255)).astype(float) - 1
     z = jax.random.normal(code_key, (len(x), TINY['code_size']))
     params, stats = state['params'], state['batch_stats']
-    (loss_d, (logits, updates)), gradient = _plain_gradient(params, stats, x, z, key_1, (1, 0))
+    (loss_d, (logits, updates)), gradient = jax.device_get(
+        _plain_gradient(params, stats, x, z, key_1, np.array([1.0, 0.0]))
+    )
     critics = {
         name: adams[name].descend(params[name], gradient[name], rate)
         for name in ('critic_image', 'critic')
     }
     opponent = {**params, **critics} if against_new else params
-    (loss, _), gradient = _plain_gradient(opponent, stats, x, z, key_2, (0, 1))
+    (loss, _), gradient = jax.device_get(
+        _plain_gradient(opponent, stats, x, z, key_2, np.array([0.0, 1.0]))
+    )
     makers = {
         name: adams[name].descend(params[name], gradient[name], rate)
         for name in ('encoder', 'generator')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from slide_files import tissue_image, write_pyramid
 
-from nic_jax import slide_stages, stages
+from nic_jax import stages
 from nic_jax.evaluation import predictions
 from nic_jax.grids import GridError
 
@@ -118,7 +118,20 @@ def test_wrong_settings_fail_before_anything_is_done(table, key, value, message)
 def test_folders_tell_what_is_not_the_encoders_own():
     config = load_config('slides.csv')
     config.tiling.update(patch_size=64, stride=32, mpp=1.0)
-    ((name, _, settings),) = slide_stages._encoders(config)
-    assert name == 'mean_rgb-p64-s32-1mpp'
+    (asked,) = slide_encoders.asked_encoders(config)
+    assert (asked.named, asked.folder) == ('mean_rgb', 'mean_rgb-p64-s32-1mpp')
+    settings = asked.settings
     assert (settings.patch_size, settings.stride, settings.mpp) == (64, 32, 1.0)
     assert np.isclose(settings.tissue_threshold, 0.6)
+
+
+def test_slides_are_cut_for_the_encoder_that_is_trained_on_them():
+    config = load_config('slides.csv', encoder='vae')
+    config.patches.update(patch_size=64, mpp=1.0)
+    config.tiling.patch_size = None
+    (asked,) = slide_encoders.asked_encoders(config)
+    assert asked.folder == 'vae'
+    assert (asked.settings.patch_size, asked.settings.stride, asked.settings.mpp) == (64, 64, 1.0)
+    config.tiling.update(stride=32, mpp=0.5)
+    (asked,) = slide_encoders.asked_encoders(config)
+    assert asked.folder == 'vae-s32-0.5mpp'

@@ -7,7 +7,7 @@ from nic_jax.encoders.batches import Source
 
 NETWORK = {
     'kind': 'conv',
-    'widths': (4, 8),
+    'widths': (6,),
     'code_size': 3,
     'dense': 8,
     'padding': 'SAME',
