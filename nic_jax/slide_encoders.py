@@ -1,4 +1,4 @@
-"""The encoders that an experiment on slides names: their folders, and how slides are cut for them."""
+"""The encoders that an experiment on slides names: folders, and how slides are cut for them."""
 
 import functools
 import pathlib

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from slide_files import tissue_image, write_pyramid
 
-from nic_jax import stages
+from nic_jax import slide_encoders, stages
 from nic_jax.evaluation import predictions
 from nic_jax.grids import GridError
 
