@@ -133,8 +133,8 @@ def train_encoder(
             pictures.patch_sheet(rows, folder / 'samples.png')
         storage.write_encoder(home / name, objective.encoder(weights[kept], mpp))
         workdir.write_atomically(folder / training.HISTORY, json.dumps(history, indent=1))
-        shutil.rmtree(folder / 'unfinished')
         workdir.finish(folder)
+        shutil.rmtree(folder / 'unfinished')
     seconds = time.perf_counter() - began
     progress.console.print(
         f'encoder: {name} trained, {history[-1]["step"]:,} steps, {seconds / 60:.1f} min → {folder}'

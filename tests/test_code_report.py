@@ -5,20 +5,12 @@ import csv
 import matplotlib.image
 import numpy as np
 import pytest
-import threadpoolctl
 from sklearn.metrics import confusion_matrix
 
 from nic_jax.report import training_curve
 from nic_jax.report.codes import code_map, confusions
 
 CLASSES = ('fat', 'stroma', 'tumour')
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    # Threads that wait for one another on busy cores make t-SNE twenty times slower.
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def colours(path):

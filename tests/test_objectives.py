@@ -287,8 +287,10 @@ def _plain_logits(params, stats, x, z, dropout):
 
     updates = {}
     codes, made = run(encode, 'encoder', x), run(generate, 'generator', z)
-    features = run(look, 'critic_image', jnp.concatenate([x, made]))
-    logits = run(judge, 'critic', features, jnp.concatenate([codes, z]), rngs={'dropout': dropout})
+    order = np.arange(2 * len(x)).reshape(2, -1).T.ravel()  # real, made, real, made …
+    features = run(look, 'critic_image', jnp.concatenate([x, made])[order])
+    all_codes = jnp.concatenate([codes, z])[order]
+    logits = run(judge, 'critic', features, all_codes, rngs={'dropout': dropout})
     return logits, updates
 
 
@@ -298,7 +300,7 @@ def _plain_gradient(params, stats, x, z, dropout, sides):
 
     def loss(params):
         logits, updates = _plain_logits(params, stats, x, z, dropout)
-        labels = jnp.repeat(sides, len(x))
+        labels = jnp.tile(sides, len(x))
         return optax.sigmoid_binary_cross_entropy(logits, labels).mean(), (logits, updates)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
@@ -345,7 +347,7 @@ def _plain_step(state, adams, patches, key, rate, *, against_new=True):
         name: adams[name].descend(params[name], gradient[name], rate)
         for name in ('encoder', 'generator')
     }
-    right = np.mean((logits > 0) == np.repeat([True, False], len(x)))
+    right = np.mean((logits > 0) == np.tile([True, False], len(x)))
     parts = {'loss': loss, 'loss_critic': loss_d, 'accuracy_critic': right}
     return {'params': {**makers, **critics}, 'batch_stats': updates}, parts
 

@@ -85,12 +85,14 @@ def bigan(
 
     def tell(variables, x, z, codes, made, key, *, train):
         """D's logits of the real pairs, those of the made ones, and its batch statistics."""
-        both = jnp.concatenate([x, made])
-        features, image = apply(look, variables, 'critic_image', both, train=train)
-        logits, stats = apply(
-            judge, variables, 'critic', features, jnp.concatenate([codes, z]), train=train, key=key
+        # Side by side, so that devices that share the batch have both of every pair.
+        both, all_codes = (
+            jnp.stack(each, axis=1).reshape(-1, *each[0].shape[1:])
+            for each in ((x, made), (codes, z))
         )
-        return logits[: len(x)], logits[len(x) :], {'critic_image': image, 'critic': stats}
+        features, image = apply(look, variables, 'critic_image', both, train=train)
+        logits, stats = apply(judge, variables, 'critic', features, all_codes, train=train, key=key)
+        return logits[0::2], logits[1::2], {'critic_image': image, 'critic': stats}
 
     def step(state, batch, key, rate):
         augment_key, code_key, key_1, key_2 = jax.random.split(key, 4)

@@ -80,8 +80,6 @@ def _backward(padding, saved, gradient):
         lines.append(jnp.stack(places, axis=3))
     # [B, rows + 1, 2, width + 1, 2, C] -> [B, 2·rows + 2, 2·width + 2, C]
     spread = jnp.stack(lines, axis=2).reshape(B, 2 * rows + 2, 2 * width + 2, -1)
-    below, right = (max(0, padded.shape[axis] - spread.shape[axis]) for axis in (1, 2))
-    spread = jnp.pad(spread, ((0, 0), (0, below), (0, right), (0, 0)))
     top, left = margins[1][0], margins[2][0]
     return spread[:, top : top + x.shape[1], left : left + x.shape[2]], to_kernel
 
