@@ -12,11 +12,16 @@ PCAM = {'mpp': 1.0}
 LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
 # What one core can do in about half an hour an encoder, chosen by the validation tiles.
 CPU = {
-    'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
+    'supervised': {
+        'steps': 3000,
+        'learning_rate': 2e-3,
+        'weight_decay': 0.01,
+        'network': 'published',
+    },
     'multitask': {'steps': 5000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
-    'vae': {'steps': 800, 'decoder': 'small'},
+    'vae': {'steps': 600, 'decoder': 'small'},
     'contrastive': {'steps': 1500, 'learning_rate': 2e-3, 'augmentation': 'strong'},
-    'bigan': {'steps': 600, 'decoder': 'small', 'schedule': 'constant'},
+    'bigan': {'steps': 400, 'decoder': 'small', 'schedule': 'constant'},
     'vicreg': {'steps': 2500, 'batch': 128, 'learning_rate': 2e-3, 'augmentation': 'strong'},
 }
 _DEBUG = {'steps': 2, 'epoch_steps': 2, 'batch': 4}
