@@ -9,9 +9,9 @@ validates), and `annotation`: a file of polygons in ASAP's XML, QuPath's GeoJSON
 CAMELYON16's lesions that NCRF uses. Patches then carry the class that covers them, and
 `--config.encoder=supervised` learns to tell the classes.
 
-What is drawn: `--config.patches.per_slide` patches of each slide, as many of each class, where there
-is tissue; for `contrastive`, pairs of one place, of places beside each other, and of different
-slides. Look at `patches/slides/patches.png`, `pairs.png` and `positions/SLIDE_ID.png`.
+What is drawn: `--config.patches.per_slide` patches of each slide, as many of each class, where
+there is tissue; for `contrastive`, pairs of one place, of places beside each other, and of
+different slides. Look at `patches/slides/patches.png`, `pairs.png` and `positions/SLIDE_ID.png`.
 
 Result: `runs/encoders/vae/encoder` and so on, with the training's curve and, of `vae` and `bigan`,
 samples. Use them: `experiments/compress.py` and `experiments/cohort.py` take

@@ -40,8 +40,10 @@ def settings_of(config: Config, name: str) -> EncoderSettings:
 
 
 def sets_of(config: Config, name: str) -> list[str]:
-    """The sets of patches that an objective learns from."""
-    return [each.strip() for each in config[name].sets.split(',')]
+    """The sets of patches that an objective learns from; tasks without tiles are left out."""
+    asked = [each.strip() for each in config[name].sets.split(',')]
+    tasks = config.tasks if 'tasks' in config else {}
+    return [each for each in asked if each not in tasks or tasks[each].tiles is not None]
 
 
 def check(config: Config, names: list[str]) -> None:
@@ -62,6 +64,8 @@ def check(config: Config, names: list[str]) -> None:
                 f'--config.{name}.batch={settings.batch} must be a multiple of the '
                 f'{jax.local_device_count()} devices'
             )
+        if not sets_of(config, name):
+            raise ValueError(f'--config.{name}.sets={config[name].sets} names no task with tiles')
         if name == 'supervised' and len(sets_of(config, name)) != 1:
             raise ValueError(
                 f'--config.supervised.sets={config.supervised.sets} must be one set of labelled '
