@@ -30,8 +30,10 @@ def get_config(variant: str = ''):
         patches=40_000,
     )
     config.supervised.update(steps=6000, epoch_steps=500)
-    config.vae.update(steps=4000, epoch_steps=500)
-    config.vae.decoder = 'small'
+    config.vae.update(steps=4000, epoch_steps=500, decoder='small')
+    # Not among `config.encoder`; name them to compare.
+    config.contrastive.update(steps=4000, epoch_steps=500, schedule='cosine', learning_rate=2e-3)
+    config.bigan.update(steps=4000, epoch_steps=500)
     config.classifier.update(
         crop=40,
         widths=(48,) * 8,
