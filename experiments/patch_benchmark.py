@@ -26,12 +26,7 @@ PCAM = {'mpp': 1.0}
 LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
 # What one core can do in about half an hour an encoder, chosen by the validation tiles.
 CPU = {
-    'supervised': {
-        'steps': 3000,
-        'learning_rate': 2e-3,
-        'weight_decay': 0.01,
-        'network': 'published',
-    },
+    'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
     'multitask': {'steps': 5000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
     'vae': {'steps': 600, 'decoder': 'small'},
     'contrastive': {'steps': 1500, 'learning_rate': 2e-3, 'augmentation': 'strong'},

@@ -1,10 +1,12 @@
-"""Brightness, contrast, hue, saturation and stain of patches, as in Tellez et al. 2019.
+"""Brightness, contrast, hue, saturation and stain of patches.
 
 Every function takes and returns pixels in [0, 1], `[B, P, P, C]`, with one parameter a patch; what
-would leave the range is clipped, as their 8-bit images were after every step.
+would leave the range is clipped after every step, as in images of 8 bits.
 
-D. Tellez et al., Quantifying the effects of data augmentation and stain color normalization in
-convolutional neural networks for computational pathology, Medical Image Analysis 58, 2019.
+The kinds are those of D. Tellez et al., Quantifying the effects of data augmentation and stain
+color normalization in convolutional neural networks for computational pathology, Medical Image
+Analysis 58, 2019. The formulas of brightness and contrast are Pillow's; those of saturation are
+ours.
 """
 
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 # Optical density of red, green and blue (columns) of haematoxylin, eosin and DAB (rows): A. Ruifrok
 # and D. Johnston, Quantification of histochemical staining by color deconvolution, Analytical and
-# Quantitative Cytology and Histology 23, 2001; the values are scikit-image's and the study's.
+# Quantitative Cytology and Histology 23, 2001; the values are scikit-image's.
 RGB_FROM_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 HED_FROM_RGB = np.linalg.inv(RGB_FROM_HED)
 
