@@ -20,8 +20,13 @@ def main():
     parser.add_argument('--name', default='patch_benchmark')
     arguments = parser.parse_args()
     home = arguments.workdir
+    encoders = json.loads((home / 'config.json').read_text(encoding='utf-8'))['encoder'].split(',')
+    names = ','.join(pathlib.Path(each).stem for each in encoders)  # without paths of a machine
     record = {
-        'command': json.loads((home / 'config.json').read_text())['encoder'],
+        'command': (
+            'python -m nic_jax.main --config=experiments/patch_benchmark.py '
+            f'--config.encoder={names}'
+        ),
         'date': datetime.date.today().isoformat(),
         'machine': arguments.machine,
         'table': _read_csv(home / 'report' / 'table.csv'),
@@ -34,10 +39,6 @@ def main():
             for path in sorted(home.glob('*/encoder/history.json'))
         },
     }
-    record['command'] = (
-        'python -m nic_jax.main --config=experiments/patch_benchmark.py '
-        f'--config.encoder={record["command"]}'
-    )
     path = pathlib.Path(__file__).parent / 'results' / f'{arguments.name}.json'
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     print(path)
