@@ -25,7 +25,9 @@ On a small machine take fewer images (`--config.data.train_images`, `--config.da
 single encoder (`--config.encoder=supervised`), or smaller images with a crop to fit:
 `--config.images.size=900 --config.images.lesion_max=450 --config.classifier.crop=100`. The variant
 `small` is 2,000 images of 900×900 px with the supervised encoder alone, not timed or scored yet;
-`quickstart.py` is smaller still. `debug` takes less than a minute and learns nothing.
+`quickstart.py` is smaller still. `encoders` compares supervised, contrastive, VAE, BiGAN and mean
+on 3,000 images of 360×360 px with real MNIST and two initialisations, not timed or scored yet.
+`debug` takes less than a minute and learns nothing.
 """
 
 from nic_jax import config as defaults
