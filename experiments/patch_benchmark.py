@@ -28,7 +28,7 @@ from nic_jax import config as defaults
 PCAM = {'mpp': 1.0}
 # Tiles of 224 px, about 20 turned and mirrored copies of each original in a cluster of its class.
 LUNG = {'group': 'label+cluster', 'crop': 128, 'mpp': 1.0}
-# What one core can do in about half an hour an encoder, chosen by the validation tiles.
+# What one core can do in 6 to 50 minutes an encoder.
 CPU = {
     'supervised': {'steps': 8000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
     'multitask': {'steps': 5000, 'learning_rate': 2e-3, 'weight_decay': 0.01},
