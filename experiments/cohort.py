@@ -10,24 +10,31 @@ never split), `mpp`, `mask`, and your own folds: `split` (train, valid, test), `
 rotating. Slides without a label are predicted by the mean of the folds' models: add rows to the
 table and run the same command again to apply the models to new slides.
 
-The network's depth follows `--config.classifier.crop` (R, cells); take about the size of the tissue
-on one slide in cells, at most 400. Result: `predictions.csv` of all hold-outs, a table with 95 %
-intervals. Time: compression as in the README; training on 100 slides and 4 folds with crops of
-100 cells about a quarter of an hour on a GPU's host, longer on two cores.
+`--config.model` names the network, or several to compare: `spatial` (the default), `cnn` (the
+paper's own), `abmil`, `transformer` and `mean`. Crops are of `--config.classifier.crop` cells (R) a
+side; take about the size of the tissue on one slide, at most 400. The depth of `cnn` follows it.
+
+Several labels at once: `--config.cohort.label=grade,survival`, with a task for all of them or one
+each: `--config.cohort.task=classification,survival`. A survival is two columns, named by
+`--config.cohort.time` and `--config.cohort.event` (1 died, 0 censored).
+
+Result: `ENCODER/classifier/LABEL/MODEL/predictions.csv` of all hold-outs, a table with 95 %
+intervals. Time: compression as in the README; training `cnn` on 100 slides and 4 folds with crops
+of 100 cells about a quarter of an hour on a GPU's host, longer on two cores.
 """
 
 from nic_jax import config as defaults
 
 
 def get_config(variant: str = ''):
-    """Returns the settings; the variant `debug` trains a tiny network for two epochs."""
+    """Returns the settings; the variant `debug` trains small networks for two epochs."""
     config = defaults.cohort()
     if variant == 'debug':
         config.compress.versions = 1
+        config.cnn.update(widths=(8,) * 8, dense=8)
         config.classifier.update(
-            crop=16, widths=(8,) * 8, dense=8, epochs=2, steps_per_epoch=2, batch=4, test_crops=2
+            crop=16, epochs=2, steps_per_epoch=2, batch=4, test_crops=2, seeds=(0,)
         )
-        config.classifier.seeds = (0,)
     elif variant:
         raise ValueError(f'no variant {variant!r} of this experiment; there is debug')
     return config

@@ -36,10 +36,6 @@ def get_config(variant: str = ''):
     config.bigan.update(steps=4000, epoch_steps=500)
     config.classifier.update(
         crop=40,
-        widths=(48,) * 8,
-        dense=64,
-        dropout=0.05,
-        momentum=0.9,
         epochs=36,
         schedule='cosine',
         weight_decay=1e-3,
@@ -47,11 +43,13 @@ def get_config(variant: str = ''):
         checkpoint_every=5,
         seeds=(0,),
     )
+    config.cnn.update(widths=(48,) * 8, dense=64, dropout=0.05, momentum=0.9)
     if variant == 'debug':
         config.data.update(encoder_images=10, train_images=40, test_images=10, patches=2000)
         for name in defaults.PROTOCOLS:
             config[name].update(steps=20, epoch_steps=10)
-        config.classifier.update(widths=(8,) * 8, dense=8, epochs=2)
+        config.classifier.epochs = 2
+        config.cnn.update(widths=(8,) * 8, dense=8)
     elif variant:
         raise ValueError(f'no variant {variant!r} of this experiment; there is debug')
     return config

@@ -10,7 +10,8 @@ of MNIST's test digits are scored, with two random initialisations (supplement o
 
 Size: the 400×400×16 codes of 25,000 images are 128 GB of float16, those of the 22,500 another
 115 GB, for each of `supervised` and `vae` (`mean`, one number a cell: 8 and 7 GB). On disk they are
-compressed: 1.2 MB an image with a `supervised` of 20 steps of training, 57 GB for all 47,500.
+compressed: 1.2 MB an image with a `supervised` of 20 steps of training, 57 GB for all 47,500. They
+are read a crop at a time, so that memory is no limit; a disk of 60 GB an encoder is.
 
 Time, measured on one core of an Intel Xeon, shared with others: 70 images a second are drawn. To
 draw, encode and write one takes 0.60 s with `supervised`, 7.9 hours for all; 0.11 s with `mean`,
@@ -21,61 +22,95 @@ Result: this was not run at full scale yet. The paper reports the supervised enc
 and a sharp fall for lesions under a tenth of the image's side. Its Grad-CAM on these images
 (Jaccard index with the mask .612 on average) is not here yet.
 
-On a small machine take fewer images (`--config.data.train_images`, `--config.data.test_images`), a
-single encoder (`--config.encoder=supervised`), or smaller images with a crop to fit:
-`--config.images.size=900 --config.images.lesion_max=450 --config.classifier.crop=100`. The variant
-`small` is 2,000 images of 900×900 px with the supervised encoder alone, not timed or scored yet;
-`quickstart.py` is smaller still. `encoders` compares supervised, contrastive, VAE, BiGAN and mean
-on 3,000 images of 360×360 px with real MNIST and two initialisations, not timed or scored yet.
-`debug` takes less than a minute and learns nothing.
+Smaller ones, for two cores; not timed or scored yet:
+
+- `small`: 2,000 images of 900×900 px, the supervised encoder alone.
+- `encoders`: supervised, contrastive, VAE, BiGAN and mean on 3,000 images of 360×360 px.
+- `baselines`: the CNN beside gated-attention MIL, a set transformer and mean pooling, on the
+  supervised encoder's codes of 4,000 images of 360×360 px.
+- `train_size`, `code_size`, `stride`, `lesion`: the sweeps of the paper's Fig. 6 on images of
+  360×360 px, each meant for about half an hour. Their points share what they can and have the same
+  number of training steps; `report/sweep_digit.png` is the curve. A sweep that was interrupted goes
+  on when it is run again. Other values: `--config.sweep.values="(250, 16000)"`.
+
+On still smaller machines take fewer images (`--config.data.train_images`,
+`--config.data.test_images`); `quickstart.py` needs no download. `debug` takes less than a minute
+and learns nothing, nor does `debug_sweep`, two strides.
 """
 
 from nic_jax import config as defaults
 
+# Lesion sizes in px, strides in px, training and validation images, features of a code.
+SWEEPS = {
+    'train_size': ('classifier.train_slides', (500, 1000, 2000, 4000, 8000)),
+    'code_size': ('code_size', (2, 4, 8, 16, 32)),
+    'stride': ('images.stride', (4, 6, 9, 18, 27)),  # patches are of 9 px
+    'lesion': ('images.lesion_min', (36, 72, 108, 144, 180)),  # the longest are of 180 px
+    'debug_sweep': ('images.stride', (9, 18)),
+}
+VARIANTS = ('debug', 'encoders', 'small', 'baselines', *SWEEPS)
+
 
 def get_config(variant: str = ''):
-    """Returns the paper's settings, or those of the variant `encoders`, `small` or `debug`."""
+    """Returns the paper's settings, or those of one of `VARIANTS`."""
     config = defaults.synthetic()
     for name in defaults.PROTOCOLS:
         # At most ten passes over the 750,000 training patches; the paper does not say how many.
         config[name].update(steps=120_000, epoch_steps=5000)
-    if variant == 'encoders':
-        config.encoder = 'supervised,contrastive,vae,bigan,mean'
-        config.images.update(size=360, fill=0.012, lesion_min=90, lesion_max=180)
-        config.data.update(encoder_images=400, train_images=3000, test_images=1000, patches=200_000)
-        for name in defaults.PROTOCOLS:
-            schedule = 'constant' if name == 'bigan' else 'cosine'
-            config[name].update(batch=64, steps=5000, epoch_steps=1000, schedule=schedule)
-        config.contrastive.learning_rate = 2e-3
-        config.vae.decoder = 'small'
-        config.classifier.update(
-            crop=40,
-            widths=(48,) * 8,
-            dense=64,
-            dropout=0.05,
-            momentum=0.9,
-            epochs=24,
-            schedule='cosine',
-            weight_decay=1e-3,
-            l2=0.0,
-            checkpoint_every=12,
+    if variant not in ('', *VARIANTS):
+        raise ValueError(
+            f'no variant {variant!r} of this experiment; there are {", ".join(VARIANTS)}'
         )
-    elif variant == 'small':
+    if variant == 'small':
         config.encoder = 'supervised'
         config.images.update(size=900, lesion_max=450)
         config.data.update(encoder_images=200, train_images=2000, test_images=1000, patches=100_000)
         config.supervised.update(steps=10_000, epoch_steps=500)
         # An epoch has 94 steps, too few for the paper's averages and plateaus.
-        config.classifier.update(crop=100, momentum=0.9, epochs=30, schedule='cosine')
-    elif variant == 'debug':
-        config.images.update(size=360, lesion_max=180)
-        config.data.update(encoder_images=10, train_images=40, test_images=10, patches=2000)
-        for name in defaults.PROTOCOLS:
-            config[name].update(steps=20, epoch_steps=10)
-        config.vae.decoder = 'small'
-        config.classifier.update(crop=40, widths=(8,) * 8, dense=8, epochs=2)
+        config.classifier.update(crop=100, epochs=30, schedule='cosine')
+        config.cnn.momentum = 0.9
+    elif variant in ('debug', 'debug_sweep'):
+        _debug(config)
     elif variant:
-        raise ValueError(
-            f'no variant {variant!r} of this experiment; there are debug, encoders and small'
-        )
+        _small_images(config)
+        if variant == 'encoders':
+            config.encoder = 'supervised,contrastive,vae,bigan,mean'
+            config.data.update(train_images=3000)
+            config.classifier.update(epochs=24)
+        else:
+            config.encoder = 'supervised'
+            config.data.update(train_images=8000 if variant == 'train_size' else 4000)
+            config.classifier.update(steps_per_epoch=200, epochs=36)  # whatever the images
+    if variant == 'baselines':
+        config.model = 'cnn,abmil,transformer,mean'
+        for name in ('abmil', 'transformer', 'mean'):
+            config[name].learning_rate = 2e-3  # 1e-2 is for batch norm
+    if variant in SWEEPS:
+        config.sweep.key, config.sweep['values'] = SWEEPS[variant]
     return config
+
+
+def _small_images(config) -> None:
+    """Images of 360×360 px from which a few thousand are enough to learn, and a CNN to fit."""
+    config.images.update(size=360, fill=0.012, lesion_min=90, lesion_max=180)
+    config.data.update(encoder_images=400, test_images=1000, patches=200_000)
+    for name in defaults.PROTOCOLS:
+        schedule = 'constant' if name == 'bigan' else 'cosine'
+        config[name].update(batch=64, steps=5000, epoch_steps=1000, schedule=schedule)
+    config.contrastive.learning_rate = 2e-3
+    config.vae.decoder = 'small'
+    config.classifier.update(
+        crop=40, schedule='cosine', weight_decay=1e-3, l2=0.0, checkpoint_every=12
+    )
+    config.cnn.update(widths=(48,) * 8, dense=64, dropout=0.05, momentum=0.9)
+
+
+def _debug(config) -> None:
+    """A handful of images, and networks that learn nothing from them."""
+    config.images.update(size=360, lesion_max=180)
+    config.data.update(encoder_images=10, train_images=40, test_images=10, patches=2000)
+    for name in defaults.PROTOCOLS:
+        config[name].update(steps=20, epoch_steps=10)
+    config.vae.decoder = 'small'
+    config.classifier.update(crop=40, epochs=2)
+    config.cnn.update(widths=(8,) * 8, dense=8)

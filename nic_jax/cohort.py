@@ -159,13 +159,10 @@ def labels(
         CohortError: no such column, no labels in it, fewer than two classes, not a finite number.
     """
     if task not in ('classification', 'regression'):
-        raise ValueError(f"{task=} must be 'classification' or 'regression'")
-    columns = table_columns(entries)
-    if column not in columns:
-        raise CohortError(
-            f'no column {column!r} in the table; it has: {", ".join(columns) or "none"}'
+        raise ValueError(
+            f"{task=} must be 'classification' or 'regression'; see `survival_labels` for survival"
         )
-    texts = [entry.row.get(column, '').strip() for entry in entries]
+    texts = _texts(entries, column)
     has_label = np.array([text.lower() not in MISSING for text in texts])
     if not has_label.any():
         raise CohortError(f'column {column!r} has no labels; fill it for some slides')
@@ -174,16 +171,111 @@ def labels(
             [t for t, known in zip(texts, has_label, strict=True) if known], column
         )
         return np.array([names.get(text, -1) for text in texts]), tuple(names), has_label
+    return numbers(entries, column), None, has_label
+
+
+def numbers(entries: Sequence[SlideEntry], column: str) -> np.ndarray:
+    """The numbers in a column, float64 [N], NaN where there is none.
+
+    Raises:
+        CohortError: not a finite number.
+    """
     values = np.full(len(entries), np.nan)
-    for i in np.flatnonzero(has_label):
-        number = _number(texts[i])
+    for i, entry in enumerate(entries):
+        text = entry.row.get(column, '').strip()
+        if text.lower() in MISSING:
+            continue
+        number = _number(text)
         if number is None:
             raise CohortError(
-                f'slide {entries[i].slide_id!r}: {column} is {texts[i]!r}, expected a finite '
-                'number (with a decimal point), or nothing where it is not known'
+                f'slide {entry.slide_id!r}: {column} is {text!r}, expected a finite number (with a '
+                'decimal point), or nothing where it is not known'
             )
         values[i] = number
-    return values, None, has_label
+    return values
+
+
+def survival_labels(
+    entries: Sequence[SlideEntry], *, time: str, event: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The times to death or censoring in two columns; no label where both cells are empty.
+
+    Args:
+        entries: the slides, N.
+        time: the column of times, in any unit, above 0.
+        event: the column that tells what ended them: 1 or true for a death, 0 or false for
+            censoring.
+
+    Returns:
+        targets: float64 [N, 2], time and event (1 or 0); NaN without a label.
+        has_label: bool [N].
+
+    Raises:
+        CohortError: no such column, one cell without the other, not a time or an event, slides of
+            one case that differ, no labels, or no deaths.
+    """
+    names = (time, event)
+    texts = zip(*(_texts(entries, name) for name in names), strict=True)
+    targets = np.full((len(entries), 2), np.nan)
+    first = {}
+    for entry, cells, target in zip(entries, texts, targets, strict=True):
+        missing = [text.lower() in MISSING for text in cells]
+        if all(missing):
+            continue
+        place = f'slide {entry.slide_id!r}: '
+        if any(missing):
+            k = missing.index(False)
+            raise CohortError(
+                f'{place}{names[k]} is {cells[k]!r} but {names[1 - k]} is missing; write both, or '
+                'neither where the survival is not known'
+            )
+        target[:] = _survival(cells, names, place)
+        other = first.setdefault(entry.case_id or entry.slide_id, (entry, target))
+        if tuple(other[1]) != tuple(target):
+            raise CohortError(
+                f'slides {other[0].slide_id!r} and {entry.slide_id!r} are of one case, '
+                f'{entry.case_id!r}, but differ in {time} or {event}: {other[1].tolist()} and '
+                f'{target.tolist()}; a patient has one survival: correct one of them'
+            )
+    has_label = ~np.isnan(targets[:, 0])
+    if not has_label.any():
+        raise CohortError(
+            f'columns {time!r} and {event!r} have no labels; fill them for some slides'
+        )
+    if not (targets[:, 1] == 1).any():
+        raise CohortError(
+            f'column {event!r} has no deaths, only 0 or false; write 1 or true where {time} ends '
+            'with a death'
+        )
+    return targets, has_label
+
+
+def _survival(cells: Sequence[str], names: Sequence[str], place: str) -> tuple[float, float]:
+    """Time and event of one slide."""
+    number = _number(cells[0])
+    if number is None or number <= 0:
+        raise CohortError(
+            f'{place}{names[0]} is {cells[0]!r}, expected a number above 0 (with a decimal '
+            'point), or nothing where it is not known'
+        )
+    word = cells[1].lower()
+    happened = float(word == 'true') if word in ('true', 'false') else _number(word)
+    if happened not in (0, 1):
+        raise CohortError(
+            f'{place}{names[1]} is {cells[1]!r}, expected 1 or true for a death, 0 or false for '
+            'censoring, or nothing where it is not known'
+        )
+    return number, happened
+
+
+def _texts(entries: Sequence[SlideEntry], column: str) -> list[str]:
+    """The cells of one of `table_columns`."""
+    columns = table_columns(entries)
+    if column not in columns:
+        raise CohortError(
+            f'no column {column!r} in the table; it has: {", ".join(columns) or "none"}'
+        )
+    return [entry.row.get(column, '').strip() for entry in entries]
 
 
 def _class_names(texts: Sequence[str], column: str) -> dict[str, int]:

@@ -10,11 +10,13 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from nic_jax.classifiers.models import NETWORKS, network_fields
 from nic_jax.classifiers.probe import PROBES, ProbeSettings
-from nic_jax.classifiers.trained import TrainSettings
+from nic_jax.classifiers.trained import TASKS, TrainSettings
 from nic_jax.encoders.training import EncoderSettings
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.tile_table import TileTable
+from nic_jax.synthetic.mosaic_layout import MosaicStudy
 from nic_jax.synthetic.rectangles import RectangleStudy
 
 PRECISIONS = ('default', 'highest')
@@ -39,7 +41,15 @@ PROTOCOLS = {
         'weight_decay': 1e-4,
     },
 }
-TASKS = ('classification', 'regression')
+# How networks are trained on a few hundred slides: few epochs, strong decay, a rate that falls. It
+# was chosen on the validation folds of experiments/mosaic.py. The paper's CNN has its own.
+RECIPE = {
+    'epochs': 16,
+    'learning_rate': 1e-3,
+    'schedule': 'cosine',
+    'l2': 0.0,
+    'weight_decay': 0.1,
+}
 
 
 def base() -> ml_collections.ConfigDict:
@@ -49,6 +59,13 @@ def base() -> ml_collections.ConfigDict:
     config.encoder = 'mean_rgb'  # one, or several separated by commas
     config.seed = 0
     config.precision = 'default'  # of matrix products; 'highest' turns TF32 off on GPUs
+
+    config.evaluate = ml_collections.ConfigDict()
+    config.evaluate.unit = 'slide'  # what is scored; 'case': the mean over a patient's slides
+
+    config.sweep = ml_collections.ConfigDict()  # see sweeps.py
+    config.sweep.key = placeholder(str)  # the setting that is swept, such as 'code_size'
+    config.sweep['values'] = ()  # what it is set to, one after the other
     return config
 
 
@@ -90,11 +107,37 @@ def cohort() -> ml_collections.ConfigDict:
     config = slides()
     config.stages = ('compress', 'classify', 'evaluate')
     config.cohort = ml_collections.ConfigDict()
-    config.cohort.label = placeholder(str)  # the table's column to learn
-    config.cohort.task = 'classification'
+    config.cohort.layout = 'table'  # how slides and labels lie: 'table', or one of `challenges`
+    config.cohort.label = placeholder(str)  # a column to learn, or several separated by commas
+    config.cohort.task = 'classification'  # of all labels, or one for each
+    config.cohort.time = placeholder(str)  # of a survival: the column of times, in any unit
+    config.cohort.event = placeholder(str)  # ... and that of events: 1 died, 0 censored
     config.cohort.folds = 4  # parts by case; each is tested once
     config.cohort.train_parts = 2  # of them train, the others but one validate
-    config.classifier = classifier(momentum=0.9)
+    config.cohort.only_folds = ()  # numbers of the folds to train; () for all
+    config.cohort.predict_unlabelled = True  # slides without a label, by the mean of the folds
+    config.cohort.shuffle_cells = False  # a control: what is left without arrangement
+    _add_models(config, 'spatial')
+    config.classifier.update(RECIPE)
+    config.cnn.update(learning_rate=1e-2, l2=1e-5, weight_decay=0.0, momentum=0.9)
+    config.attention_cnn.update(weight_decay=1e-2)
+    return config
+
+
+def mosaic(**tiles: Any) -> ml_collections.ConfigDict:
+    """Defaults of cohorts whose slides are made here of labelled tiles.
+
+    Args:
+        tiles: Fields of `TileTable`.
+    """
+    config = cohort()
+    config.stages = ('slides', 'compress', 'classify', 'evaluate')
+    config.mosaic = from_dataclass(MosaicStudy)
+    config.mosaic.tumour = '1'  # the tiles' class that lesions are made of
+    config.mosaic.annotations = placeholder(str)  # lesions' outlines; None: grown at random
+    config.tiles = from_dataclass(TileTable, **{'tiles': None, **tiles})
+    config.cohort.label = 'presence,arrangement'
+    config.cohort.predict_unlabelled = False  # a slide is for one of the labels
     return config
 
 
@@ -119,7 +162,7 @@ def synthetic() -> ml_collections.ConfigDict:
         config[name] = encoder(name, sets='cells', augmentation='cells')
     for name in ('supervised', 'multitask'):
         config[name].sets = 'digits'
-    config.classifier = classifier()
+    _add_models(config, 'cnn')
     return config
 
 
@@ -159,12 +202,69 @@ def encoder(name: str, *, sets: str, **changes: Any) -> ml_collections.ConfigDic
     return config
 
 
-def classifier(**changes: Any) -> ml_collections.ConfigDict:
-    """Defaults of the CNN on grids (Tellez et al. 2019, section 3.3), and of its repetition."""
-    config = from_dataclass(TrainSettings, **changes)
-    config.model = 'cnn'  # names the folder of this network's weights
-    config.seeds = (0, 1)  # random initialisations; tables give mean and standard deviation
-    return config
+def _add_models(config: ml_collections.ConfigDict, model: str) -> None:
+    """Adds how networks on grids are trained, and the settings of each of them."""
+    config.model = model  # one of `NETWORKS`, or several separated by commas
+    config.classifier = from_dataclass(TrainSettings)
+    config.classifier.seeds = (0, 1)  # random initialisations; tables give mean and sd
+    config.classifier.train_slides = 0  # how many train and validate in a fold; 0 for all
+    config.classifier.cache_gb = 4.0  # memory for codes that have been read
+    config.classifier.turn_grids = False  # of grids in one version: turn the layout, not the codes
+    for name in NETWORKS:
+        config[name] = ml_collections.ConfigDict()
+        for field, default in network_fields(name).items():
+            config[name][field] = placeholder(tuple) if default is None else default
+
+
+def model_settings(
+    config: ml_collections.ConfigDict, model: str
+) -> tuple[dict[str, Any], TrainSettings]:
+    """The fields of a network and the settings of its training.
+
+    What a network's own section says of the training goes before `config.classifier`.
+    """
+    own = config[model].to_dict()
+    names = {field.name for field in dataclasses.fields(TrainSettings)}
+    training = {name: config.classifier[name] for name in names}
+    training |= {name: value for name, value in own.items() if name in names}
+    fields = {name: value for name, value in own.items() if name not in names}
+    return fields, TrainSettings(**training)
+
+
+def models(config: ml_collections.ConfigDict) -> list[str]:
+    """The networks on grids that are asked for.
+
+    Raises:
+        ValueError: One that does not exist.
+    """
+    asked = [name.strip() for name in config.model.split(',')]
+    for name in asked:
+        if name not in NETWORKS:
+            raise ValueError(f'--config.model: no {name!r}; there are {", ".join(NETWORKS)}')
+    return asked
+
+
+def labels(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
+    """The labels of a cohort and the task of each.
+
+    Raises:
+        ValueError: No label, a task that is none, or as many tasks as cannot be.
+    """
+    if config.cohort.label is None:
+        raise ValueError('say which column to learn: --config.cohort.label=COLUMN')
+    asked = [name.strip() for name in config.cohort.label.split(',')]
+    tasks = [name.strip() for name in config.cohort.task.split(',')]
+    for task in tasks:
+        if task not in TASKS:
+            raise ValueError(f'--config.cohort.task={task} must be one of {", ".join(TASKS)}')
+    if len(tasks) == 1:
+        tasks *= len(asked)
+    if len(tasks) != len(asked):
+        raise ValueError(
+            f'--config.cohort.task has {len(tasks)} tasks for the {len(asked)} labels of '
+            f'--config.cohort.label={config.cohort.label}; give one for all, or one each'
+        )
+    return list(zip(asked, tasks, strict=True))
 
 
 def from_dataclass(settings: type, **changes: Any) -> ml_collections.ConfigDict:
@@ -206,8 +306,9 @@ def check(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
             f'--config.encoder={config.encoder!r} names no encoder where one should be; '
             'name one, or several separated by commas'
         )
+    _one_of(config, 'evaluate.unit', ('slide', 'case'))
     if 'slides' in config:
-        if config.slides is None:
+        if config.slides is None and not makes_slides(config):
             raise ValueError(
                 'say which slides: --config.slides=PATH, a slide, a folder, or a CSV with columns '
                 'slide_id, path[, mpp][, mask]'
@@ -225,10 +326,13 @@ def check(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
             raise ValueError(
                 f'--config.tissue.threshold={config.tissue.threshold} is not in [0, 1)'
             )
-    if 'cohort' in config:
-        _one_of(config, 'cohort.task', TASKS)
-        if 'classify' in config.stages and config.cohort.label is None:
-            raise ValueError('say which column to learn: --config.cohort.label=COLUMN')
+    if 'cohort' in config and 'classify' in config.stages:
+        labels(config)
+
+
+def makes_slides(config: ml_collections.ConfigDict) -> bool:
+    """Whether the experiment makes its own slides."""
+    return 'mosaic' in config or 'miniature' in config
 
 
 def _get(config: ml_collections.ConfigDict, key: str):

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from nic_jax import workdir as workdir_
 from nic_jax.command_line import parse
-from nic_jax.stages import STAGES, check, dry_run
+from nic_jax.stages import STAGES, check, dry_run, run
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: FILE.py[:VARIANT].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is written.')
@@ -36,36 +36,30 @@ def main(arguments: list[str]) -> int:
         if _STAGES.value is not None:
             config.stages = tuple(_STAGES.value)
     try:
-        check(config)
+        workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
+        check(config, workdir)
         jax.config.update('jax_default_matmul_precision', config.precision)
         # Not on CPUs: a cluster's nodes differ in their instructions and share a home folder.
         if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != 'cpu':
             cache = pathlib.Path.home() / '.cache' / 'nic_jax'
             jax.config.update('jax_compilation_cache_dir', str(cache))
         if _DRY_RUN.value:
-            return 0 if dry_run(config) else 1
-        workdir = pathlib.Path(_WORKDIR.value)
+            return 0 if dry_run(config, workdir) else 1
         workdir.mkdir(parents=True, exist_ok=True)
         workdir_.write_atomically(
             workdir / 'config.json', json.dumps(config.to_dict(), indent=1, default=list)
         )
-        # Every stage is run; those after a failed slide do what they can with the others.
-        succeeded = [
-            STAGES[name](config, workdir, overwrite=_OVERWRITE.value)
-            for name in STAGES
-            if name in config.stages
-        ]
-        return 0 if all(succeeded) else 1
+        return 0 if run(config, workdir, overwrite=_OVERWRITE.value) else 1
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug('stopped', exc_info=True)
         print(f'error: {error}', file=sys.stderr)
         return 2
 
 
-def run() -> None:
+def start() -> None:
     """The console's entry point."""
     app.run(main, flags_parser=parse)
 
 
 if __name__ == '__main__':
-    run()
+    start()

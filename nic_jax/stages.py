@@ -5,19 +5,28 @@ reads slides (`slide_stages`), what reads tables of tiles (`tile_stages`) and wh
 images (`synthetic_stages`) differ; from grids and predictions on, the stages are the same.
 """
 
-import dataclasses
 import pathlib
+import time
 
+import jax
 import ml_collections
 
 from nic_jax import config as defaults
-from nic_jax import progress, slide_stages, synthetic_stages, tile_stages, workdir
-from nic_jax.classifiers.cross_validation import cross_validate
-from nic_jax.classifiers.trained import TrainSettings, build_network
+from nic_jax import (
+    evaluate_stage,
+    made_slides,
+    progress,
+    slide_stages,
+    sweeps,
+    synthetic_stages,
+    tile_stages,
+    workdir,
+)
+from nic_jax.classifiers.cross_validation import Dataset, cross_validate
+from nic_jax.classifiers.models import build_network
+from nic_jax.classifiers.trained import initial_variables
 from nic_jax.evaluation import predictions
-from nic_jax.evaluation.tables import table
-from nic_jax.networks.grid_cnn import size_chain
-from nic_jax.report import tables as report_tables
+from nic_jax.networks.grid_cnn import GridCNN, size_chain
 
 Config = ml_collections.ConfigDict
 
@@ -37,78 +46,109 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     return _source(config, 'compress')(config, home, overwrite=overwrite)
 
 
+def slides(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Makes the slides of an experiment that brings none."""
+    if not defaults.makes_slides(config):
+        raise ValueError('the stage slides is for experiments that make their own slides')
+    made = made_slides.make(config, home, overwrite=overwrite)
+    _source(config, 'check')(made_slides.located(config, home))
+    return made
+
+
 def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
-    """Trains a CNN on grids, or probes on codes of tiles; predicts hold-outs and new slides."""
+    """Trains networks on grids, or probes on codes of tiles; predicts hold-outs and new slides."""
     if 'tasks' in config:
         return tile_stages.classify(config, home, overwrite=overwrite)
-    settings = classifier_settings(config)
     finished = True
     for folder in _source(config, 'encoder_folders')(config, home):
-        dataset, complete = _source(config, 'dataset')(config, home, folder.name)
+        datasets, complete = _source(config, 'datasets')(config, home, folder.name)
         finished = finished and complete
-        label, model = map(workdir.file_name, (dataset.label_name, config.classifier.model))
-        place = folder / 'classifier' / label / model
-        total = len(config.classifier.seeds) * len(dataset.folds) * settings.epochs
-        with progress.bar(f'classify {folder.name}', total=total, unit='epochs') as advance:
-
-            def report(seed, fold, record, folder=folder, advance=advance):
-                where = {'encoder': folder.name, 'seed': seed, 'fold': fold}
-                workdir.log_metrics(home, {'stage': 'classify', **where, **record})
-                title = f'{folder.name} seed {seed} fold {fold}'
-                advance(1, description=f'{title} valid loss {record["valid_loss"]:.3f}')
-
-            rows = cross_validate(
-                dataset,
-                settings=settings,
-                model=config.classifier.model,
-                seeds=config.classifier.seeds,
-                folder=place,
-                report=report,
-                overwrite=overwrite,
-            )
-        if rows is None:
-            progress.console.print(
-                f'classify: {folder.name}: other processes still train some of its folds; '
-                'run this stage again when they are done'
-            )
-            finished = False
-            continue
-        predictions.write(place / 'predictions.csv', rows)
-        progress.console.print(
-            f'classify: {folder.name}: {len(rows)} predictions → {place / "predictions.csv"}'
-        )
+        for dataset in datasets:
+            for model in defaults.models(config):
+                finished &= _classify(config, home, folder, dataset, model, overwrite=overwrite)
     return finished
 
 
+def _classify(
+    config: Config,
+    home: pathlib.Path,
+    folder: pathlib.Path,
+    dataset: Dataset,
+    model: str,
+    *,
+    overwrite: bool,
+) -> bool:
+    """Trains one model on one label; False while other processes still train some folds."""
+    fields, settings = defaults.model_settings(config, model)
+    names = (dataset.label_name, model + sweeps.suffix(config, model))
+    place = folder.joinpath('classifier', *map(workdir.file_name, names))
+    title = f'{folder.name}, {", ".join(names)}'
+    only_folds = config.cohort.only_folds if 'cohort' in config else ()
+    folds = len(only_folds) or len(dataset.folds)
+    total = len(config.classifier.seeds) * folds * settings.epochs
+    with progress.bar(f'classify {title}', total=total, unit='epochs') as advance:
+
+        def report(seed, fold, record):
+            where = {'encoder': folder.name, 'label_name': names[0], 'model': names[1]}
+            where |= {'seed': seed, 'fold': fold}
+            workdir.log_metrics(home, {'stage': 'classify', **where, **record})
+            told = f'{title}, seed {seed} fold {fold}: valid loss {record["valid_loss"]:.3f}'
+            advance(1, description=told)
+
+        began = time.perf_counter()
+        rows = cross_validate(
+            dataset,
+            model=model,
+            fields=fields,
+            settings=settings,
+            seeds=config.classifier.seeds,
+            folder=place,
+            report=report,
+            train_slides=config.classifier.train_slides,
+            only_folds=only_folds,
+            predict_unlabelled='cohort' not in config or config.cohort.predict_unlabelled,
+            overwrite=overwrite,
+        )
+    if rows is None:
+        progress.console.print(
+            f'classify: {title}: other processes still train some of its folds; run this stage '
+            'again when they are done'
+        )
+        return False
+    predictions.write(place / 'predictions.csv', rows)
+    progress.console.print(
+        f'classify: {title}: {len(rows)} predictions in {time.perf_counter() - began:.0f} s → '
+        f'{place / "predictions.csv"}'
+    )
+    return True
+
+
 def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
-    """Scores the hold-outs: a table on the terminal and in report/, from predictions.csv alone."""
+    """Scores the hold-outs: tables and figures in report/, from every predictions.csv alone."""
     del overwrite
-    rows = []
-    for folder in _source(config, 'encoder_folders')(config, home):
-        for path in sorted((folder / 'classifier').glob('*/*/predictions.csv')):
-            rows += [{**row, 'encoder': folder.name} for row in predictions.read(path)]
+    rows = sweeps.read_points(config, home, _source(config, 'encoder_folders'))
     if not rows:
         raise ValueError(f'{home} holds no predictions.csv of these encoders; classify first')
-    records = table(rows, seed=config.seed)
-    if not records:
-        raise ValueError(
-            'no fold tests a slide: with --config.cohort.train_parts one less than folds, the last '
-            'part validates; give a part to test'
-        )
+    records, made = evaluate_stage.evaluate(
+        rows,
+        home=home,
+        seed=config.seed,
+        unit=config.evaluate.unit,
+        points=config.sweep.key or '',
+        times=('cohort' in config and config.cohort.time) or 'time',
+    )
     for record in records:
-        names = ('encoder', 'label_name', 'model', 'slides', 'seeds', 'mean', 'sd')
+        told = {name: record[name] for name in ('encoder', 'label_name', 'model', 'point')}
+        told |= {name: record[name] for name in ('slides', 'seeds', 'mean', 'sd')}
         interval = {record['primary']: [record['low'], record['high']]}
-        told = {name: record[name] for name in names} | {'interval_95': interval}
-        workdir.log_metrics(home, {'stage': 'evaluate', **told})
-    report_tables.show(records)
-    report_tables.write(home / 'report' / 'table.csv', records)
-    pictures = _source(config, 'pictures')(config, home)
-    made = ', '.join(str(path) for path in [home / 'report' / 'table.csv', *pictures])
-    progress.console.print(f'evaluate: {made}')
+        workdir.log_metrics(home, {'stage': 'evaluate', **told, 'interval_95': interval})
+    made += _source(config, 'pictures')(config, home)
+    progress.console.print(f'evaluate: {", ".join(map(str, made))}')
     return True
 
 
 STAGES = {
+    'slides': slides,
     'patches': patches,
     'encoder': encoder,
     'compress': compress,
@@ -117,33 +157,67 @@ STAGES = {
 }
 
 
-def check(config: Config) -> None:
-    """Checks a config before anything long starts, and tells the sizes inside the network.
+def run(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Runs the stages of a config, at every point of its sweep; evaluates all points together.
+
+    Every stage is run; those after a failed slide do what they can with the others.
+    """
+    succeeded = True
+    for value, point in sweeps.points(config):
+        if value is not None:
+            progress.console.print(f'sweep: {config.sweep.key} = {value}')
+        for name in STAGES:
+            if name in config.stages and name != 'evaluate':
+                succeeded &= STAGES[name](
+                    made_slides.located(point, home), home, overwrite=overwrite
+                )
+    if 'evaluate' in config.stages:
+        succeeded &= evaluate(made_slides.located(config, home), home, overwrite=overwrite)
+    return succeeded
+
+
+def check(config: Config, home: pathlib.Path | None = None) -> None:
+    """Checks a config before anything long starts, and tells the sizes inside the networks.
+
+    Slides that the experiment makes itself are checked when they are made.
 
     Raises:
         ValueError: A stage, value or network that cannot be; the message names what can.
     """
     defaults.check(config, tuple(STAGES))
-    _source(config, 'check')(config)
-    if 'classify' in config.stages and 'classifier' in config:
-        settings = classifier_settings(config)
-        network = build_network(settings, outputs=1)
-        chain = size_chain(settings.crop, network.strides, padding=settings.padding)
-        progress.console.print(
-            f'network: {len(network.strides)} layers of {", ".join(map(str, network.widths))} '
-            f'filters, cells along a side {" → ".join(map(str, chain))}'
+    if defaults.makes_slides(config):
+        made_slides.check(config)
+    for _, point in sweeps.points(config):
+        if not defaults.makes_slides(config) or made_slides.are_made(config, home):
+            _source(point, 'check')(made_slides.located(point, home))
+        if 'classify' in point.stages and 'classifier' in point:
+            _check_networks(point)
+
+
+def _check_networks(config: Config) -> None:
+    for model in defaults.models(config):
+        fields, settings = defaults.model_settings(config, model)
+        network = build_network(model, fields, outputs=1, crop=settings.crop)
+        # Shapes alone: what does not fit the crop, or together, is told now.
+        jax.eval_shape(
+            lambda network=network, crop=settings.crop: initial_variables(
+                network, jax.random.key(0), crop=crop, code_size=1
+            )
         )
+        if isinstance(network, GridCNN):
+            chain = size_chain(settings.crop, network.strides, padding=network.padding)
+            progress.console.print(
+                f'{model}: {len(network.strides)} layers of {", ".join(map(str, network.widths))} '
+                f'filters, cells along a side {" → ".join(map(str, chain))}'
+            )
 
 
-def dry_run(config: Config) -> bool:
+def dry_run(config: Config, home: pathlib.Path | None = None) -> bool:
     """Says what would be done, and does nothing; False where some slides could not be."""
-    return _source(config, 'dry_run')(config)
-
-
-def classifier_settings(config: Config) -> TrainSettings:
-    """The settings of network and training that a config holds."""
-    names = {field.name for field in dataclasses.fields(TrainSettings)}
-    return TrainSettings(**{name: config.classifier[name] for name in names})
+    if defaults.makes_slides(config) and not made_slides.are_made(config, home):
+        progress.console.print('the slides are made first, by the stage slides')
+        return True
+    return _source(config, 'dry_run')(made_slides.located(config, home))
 
 
 def _source(config: Config, name: str):

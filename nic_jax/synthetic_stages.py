@@ -5,17 +5,14 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from nic_jax import encoder_stage, prefetch, progress, workdir
+from nic_jax import encoder_stage, prefetch, progress, sweeps, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.images import attributes, compress_images
 from nic_jax.encoders import storage
-from nic_jax.encoders.batches import Source
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.mean_rgb import mean_rgb
 from nic_jax.folds import Fold
 from nic_jax.grids import VERSIONS, GridError, schema, stack
-from nic_jax.patches import pairs as pairs_
-from nic_jax.patches.store import Parts
 from nic_jax.report import pictures as pictures_
 from nic_jax.synthetic import patches as patches_
 from nic_jax.synthetic import rectangles
@@ -26,15 +23,16 @@ from nic_jax.synthetic.study import Split, split_digits, split_images
 Config = ml_collections.ConfigDict
 
 ENCODERS = (*encoder_stage.OBJECTIVES, 'mean')
-_SUBSETS = ('train', 'valid')
 
 
 def patches(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
     """Draws the encoders' training cells and the oracle's digits."""
     folder = workdir_ / 'patches'
-    study, split, digits = RectangleStudy(**config.images), split_of(config), digits_of(config)
+    images = sweeps.base_images(config)
+    del images['stride']  # cells of digits do not depend on it
+    study, split, digits = RectangleStudy(**images), split_of(config), digits_of(config)
     made_with = {
-        'images': config.images.to_dict(),
+        'images': images,
         'digits': digits.fingerprint(),
         'encoder_images': config.data.encoder_images,
         'patches': config.data.patches,
@@ -56,16 +54,18 @@ def _draw_patches(config, study, split, digits, folder) -> None:
     counts = (config.data.patches - valid_count, valid_count)
     arrays = {}
     for subset, images, count in zip(
-        _SUBSETS, (split.encoder_train, split.encoder_valid), counts, strict=True
+        patches_.SUBSETS, (split.encoder_train, split.encoder_valid), counts, strict=True
     ):
         drawn = patches_.cell_patches(
             study, digits, images, seed=config.seed, count=count, workers=_workers(config)
         )
         arrays[f'cells_{subset}'] = drawn.patches
         arrays[f'neighbours_{subset}'] = drawn.neighbours
-        workdir.save_array(folder / f'pairs_{subset}.npy', _cell_pairs(drawn, subset, config.seed))
+        workdir.save_array(
+            folder / f'pairs_{subset}.npy', patches_.cell_pairs(drawn, subset, seed=config.seed)
+        )
     for number, (subset, part, count) in enumerate(
-        zip(_SUBSETS, split_digits(digits, seed=config.seed), counts, strict=True)
+        zip(patches_.SUBSETS, split_digits(digits, seed=config.seed), counts, strict=True)
     ):
         arrays[f'digits_{subset}'], labels = patches_.digit_patches(
             part, seed=config.seed + number, count=count, jitter=study.jitter, cell=study.cell
@@ -78,25 +78,6 @@ def _draw_patches(config, study, split, digits, folder) -> None:
         {name: arrays[name][:200] for name in ('cells_train', 'digits_train')},
         folder / 'patches.png',
     )
-
-
-def _cell_pairs(drawn: patches_.Cells, subset: str, seed: int) -> np.ndarray:
-    """As many pairs as cells, int32 `[N, 3]`, by the shares of `patches.pairs`.
-
-    Indices are of the cells, and from N on of their neighbours.
-    """
-    N = len(drawn.patches)
-    rng = np.random.default_rng((seed, *subset.encode(), *b'pairs'))
-    counts = pairs_.count_kinds(N)
-    order = rng.permutation(N)
-    same, beside = order[: counts.same], order[counts.same : counts.same + counts.adjacent]
-    apart = pairs_.different_sources(rng, drawn.images, counts.apart, subset)
-    pairs = [
-        np.stack([same, same, np.ones_like(same)], axis=1),
-        np.stack([beside, beside + N, np.zeros_like(beside)], axis=1),
-        np.column_stack([apart, np.zeros(len(apart), int)]),
-    ]
-    return rng.permutation(np.concatenate(pairs)).astype(np.int32)
 
 
 def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
@@ -114,7 +95,9 @@ def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
                 name,
                 config,
                 workdir_,
-                sources=lambda kind: source_of(workdir_ / 'patches', kind, config.images.classes),
+                sources=lambda kind: patches_.source_of(
+                    workdir_ / 'patches', kind, config.images.classes
+                ),
                 mpp=None,
                 made_of={'cells': made_of, 'digits': made_of},
                 overwrite=overwrite,
@@ -122,37 +105,13 @@ def encoder(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
     return True
 
 
-def source_of(folder: pathlib.Path, kind: str, classes: int) -> Source:
-    """The patches of one kind, 'cells' (with pairs) or 'digits' (with labels)."""
-    arrays = {
-        (name, subset): np.load(folder / f'{name}_{subset}.npy', mmap_mode='r')
-        for name in ((kind, 'neighbours') if kind == 'cells' else (kind,))
-        for subset in _SUBSETS
-    }
-    count, valid_count = (len(arrays[kind, subset]) for subset in _SUBSETS)
-    train, valid = np.arange(count), np.arange(count, count + valid_count)
-    if kind == 'digits':
-        labels = [np.load(folder / f'labels_{subset}.npy') for subset in _SUBSETS]
-        names = tuple(str(digit) for digit in range(classes))
-        return Source(Parts(arrays.values()), train, valid, np.concatenate(labels), names)
-    pairs = {}
-    # The arrays' order is training, validation, and their neighbours in the same order.
-    for subset, first in (('train', 0), ('valid', count)):
-        found = np.load(folder / f'pairs_{subset}.npy')
-        beside = found[:, :2] >= len(arrays[kind, subset])
-        other = count + valid_count - len(arrays[kind, subset])  # of the other subset, in between
-        found[:, :2] += first + np.where(beside, other, 0).astype(np.int32)
-        pairs[subset] = found
-    return Source(Parts(arrays.values()), train, valid, pairs=pairs)
-
-
 def compress(config: Config, workdir_: pathlib.Path, *, overwrite: bool) -> bool:
     """Encodes the training and test images of the CNN."""
     study, split = RectangleStudy(**config.images), split_of(config)
-    for name in names(config):
-        encoder = load(name, workdir_)
+    for folder in encoder_folders(config, workdir_):
+        name, encoder = folder.name, load(folder.name, workdir_)
         for subset, indices in (('train', split.train), ('test', split.test)):
-            path = stack_path(workdir_, name, subset)
+            path = stack_path(folder, subset)
             with workdir.alone(workdir_, f'{name}/grids/{subset}'):
                 count = compress_images(
                     encoder,
@@ -192,14 +151,15 @@ def names(config: Config) -> list[str]:
     return asked
 
 
-def load(name: str, workdir_: pathlib.Path) -> Encoder:
-    """A trained encoder of this workdir, or the mean of pixels."""
+def load(folder_name: str, workdir_: pathlib.Path) -> Encoder:
+    """The encoder of a folder of grids: a trained one of this workdir, or the mean of pixels."""
+    name = sweeps.without_suffix(folder_name)
     return mean_rgb(channels=1) if name == 'mean' else storage.read_encoder(workdir_ / name)
 
 
-def stack_path(workdir_: pathlib.Path, name: str, subset: str) -> pathlib.Path:
-    """Where the grids of the training or test images lie."""
-    return workdir_ / name / 'grids' / f'{subset}.zarr'
+def stack_path(folder: pathlib.Path, subset: str) -> pathlib.Path:
+    """Where an encoder's grids of the training or test images lie."""
+    return folder / 'grids' / f'{subset}.zarr'
 
 
 def split_of(config: Config) -> Split:
@@ -221,7 +181,7 @@ def _workers(config: Config) -> int:
     return config.workers or prefetch.default_workers()
 
 
-def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset, bool]:
+def datasets(config: Config, workdir_: pathlib.Path, name: str) -> tuple[list[Dataset], bool]:
     """The training and test images of one encoder, as one fold; none is ever missing."""
     train, test = (_open_stack(config, workdir_, name, subset) for subset in ('train', 'test'))
     grids = [*train.grids(), *test.grids()]
@@ -241,15 +201,16 @@ def dataset(config: Config, workdir_: pathlib.Path, name: str) -> tuple[Dataset,
         class_names=tuple(str(digit) for digit in range(config.images.classes)),
         folds=(fold,),
         lesion_areas=np.concatenate([train.lesion_areas(), test.lesion_areas()]),
+        groups={},
         versions=VERSIONS,
         identity={'train': train.fingerprint, 'test': test.fingerprint},
     )
-    return found, True
+    return [found], True
 
 
 def _open_stack(config: Config, workdir_: pathlib.Path, name: str, subset: str) -> stack.Stack:
     """Opens the grids of a subset, if they are those that the config asks for."""
-    path, split = stack_path(workdir_, name, subset), split_of(config)
+    path, split = stack_path(workdir_ / name, subset), split_of(config)
     opened = stack.open_stack(path)
     asked = attributes(
         load(name, workdir_),
@@ -266,33 +227,57 @@ def _open_stack(config: Config, workdir_: pathlib.Path, name: str, subset: str) 
 
 
 def dry_run(config: Config) -> bool:
-    """Says how many images, cells and GB the experiment comes to."""
-    split, study, data = split_of(config), RectangleStudy(**config.images), config.data
-    images = len(split.train) + len(split.test)
-    gigabytes = images * study.cells**2 * config.code_size * 2 / 1e9
+    """Says how many images, cells and GB the experiment comes to, at all points of its sweep."""
+    split, data = split_of(config), config.data
     progress.console.print(
         f'{data.encoder_images:,} images for the encoders, {len(split.train):,} for the CNN '
-        f'({split.valid_count:,} of them validate), {len(split.test):,} to test; '
-        f'{study.cells}×{study.cells} cells each: at most {gigabytes:.3g} GB of codes for each of '
-        f'{config.encoder}. Nothing was written.'
+        f'({split.valid_count:,} of them validate), {len(split.test):,} to test'
     )
+    grids = {
+        folder.name: (RectangleStudy(**point.images).grid_cells, point.code_size)
+        for _, point in sweeps.points(config)
+        for folder in encoder_folders(point, pathlib.Path())
+    }
+    for name, (cells, code_size) in grids.items():
+        code_size = 1 if sweeps.without_suffix(name) == 'mean' else code_size
+        gigabytes = (len(split.train) + len(split.test)) * cells**2 * code_size * 2 / 1e9
+        progress.console.print(
+            f'{name}: {cells}×{cells} cells an image, at most {gigabytes:.3g} GB of codes'
+        )
+    progress.console.print('Nothing was written.')
     return True
 
 
 def encoder_folders(config: Config, workdir_: pathlib.Path) -> list[pathlib.Path]:
-    """The folder of each encoder asked for."""
-    return [workdir_ / name for name in names(config)]
+    """The folder of each encoder's grids; that of its weights is the same but for a sweep's '@'."""
+    trained, grids = sweeps.encoder_suffix(config), sweeps.grid_suffix(config)
+    return [
+        workdir_ / (name + ('' if name == 'mean' else trained) + grids) for name in names(config)
+    ]
 
 
 def pictures(config: Config, workdir_: pathlib.Path) -> list[pathlib.Path]:
-    """Draws the first test image, its mask, and some of each encoder's grid of it."""
+    """Draws a test image, its mask, and some of each encoder's grid of it.
+
+    Points of a sweep that have grids of their own have a picture of their own.
+    """
+    drawn = {}
+    for _, point in sweeps.points(config):
+        name = f'image{sweeps.encoder_suffix(point)}{sweeps.grid_suffix(point)}.png'
+        drawn.setdefault(workdir_ / 'report' / name, point)
+    for path, point in drawn.items():
+        _draw_image(point, encoder_folders(point, workdir_), path)
+    return list(drawn)
+
+
+def _draw_image(config: Config, folders: list[pathlib.Path], path: pathlib.Path) -> None:
+    """Draws the first test image that has a cell of its grid in the tilted rectangle."""
+    study, digits = RectangleStudy(**config.images), digits_of(config, 'test')
+    images = rectangles.generate(study, digits, seed=config.seed, indices=split_of(config).test)
+    number, image = next(each for each in enumerate(images) if each[1].grid_mask.any())
     grids = {}
-    for name in names(config):
-        test = stack.open_stack(stack_path(workdir_, name, 'test'))
-        grids[name] = np.asarray(test.codes[0], np.float32)
-    study, index = RectangleStudy(**config.images), split_of(config).test[0]
-    image = rectangles.draw(study, digits_of(config, 'test'), seed=config.seed, index=index)
-    path = workdir_ / 'report' / 'image.png'
+    for folder in folders:
+        codes = stack.open_stack(stack_path(folder, 'test')).codes[number]
+        grids[folder.name] = np.asarray(codes, np.float32)
     title = f'a test image of digit {image.label}: the one in the tilted rectangle'
-    pictures_.image_and_grid(image.pixels, image.mask, grids, path, title=title)
-    return [path]
+    pictures_.image_and_grid(image.pixels, image.grid_mask, grids, path, title=title)

@@ -100,7 +100,7 @@ def _rows(found: PatchSet, scores: np.ndarray, task: str, model: str, seed: int)
     for index, probabilities in zip(found.indices('test', labelled=True), scores, strict=True):
         rows.append(
             {
-                'slide_id': str(found.columns['name'][index]),
+                'slide_id': _name(found, index),
                 'case_id': str(found.columns['source'][index]),
                 'label_name': task,
                 'model': model,
@@ -116,3 +116,9 @@ def _rows(found: PatchSet, scores: np.ndarray, task: str, model: str, seed: int)
             }
         )
     return rows
+
+
+def _name(found: PatchSet, index: int) -> str:
+    """A tile's path; of a patch of a slide, the slide and the corner's position on it, px."""
+    name, x, y = (str(found.columns[column][index]) for column in ('name', 'x', 'y'))
+    return f'{name}@{x},{y}' if x else name

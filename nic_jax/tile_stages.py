@@ -1,6 +1,9 @@
-"""The stages of experiments on tables of tiles: encoders trained and compared patch by patch."""
+"""The stages of experiments on labelled patches: encoders trained and compared patch by patch.
 
-import dataclasses
+The patches of a task are the tiles of a table or, where its settings are those of `SlideTask`, are
+drawn from annotated slides.
+"""
+
 import pathlib
 import time
 
@@ -8,18 +11,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import encoder_stage, prefetch, progress, workdir
+from nic_jax import encoder_stage, prefetch, progress, slide_tasks, workdir
 from nic_jax.classifiers.probe import PROBES
 from nic_jax.compression.encode import batch_encoder
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
 from nic_jax.evaluation import predictions
 from nic_jax.patches import pairs as pairs_
+from nic_jax.patches.slide_settings import SlideTask
 from nic_jax.patches.store import PatchesError, PatchSet, open_set
-from nic_jax.patches.tiles import TileTable, check_table, make_tile_set
+from nic_jax.patches.tiles import check_table, make_tile_set
 from nic_jax.report import codes as codes_report
 from nic_jax.report.patch_sheets import draw_set
 from nic_jax.tile_probes import codes_of, probe_all, probes_of
+from nic_jax.tile_tasks import made_of, patches_made_with, tables
 from nic_jax.workdir import save_array
 
 Config = ml_collections.ConfigDict
@@ -60,6 +65,10 @@ def check(config: Config) -> None:
             raise ValueError(f'--config.probe.models: {each!r} must be one of {", ".join(PROBES)}')
     if 'patches' in config.stages:
         for name, table in tables(config).items():
+            if isinstance(table, SlideTask):
+                probed = 'classify' in config.stages
+                slide_tasks.check(name, table, seed=config.seed, probed=probed)
+                continue
             counts = check_table(table, seed=config.seed).counts()
             for subset in ('valid', 'test') if 'classify' in config.stages else ():
                 if not any(count for label, count in counts[subset].items() if label):
@@ -69,29 +78,25 @@ def check(config: Config) -> None:
                     )
 
 
-def tables(config: Config) -> dict[str, TileTable]:
-    """The tasks whose tiles are given.
-
-    Raises:
-        ValueError: None is.
-    """
-    found = {
-        name: TileTable(**task.to_dict())
-        for name, task in sorted(config.tasks.items())
-        if task.tiles is not None
-    }
-    if not found:
-        choice = ' or '.join(f'--config.tasks.{name}.tiles=PATH' for name in sorted(config.tasks))
-        raise ValueError(f'say where the tiles are: {choice} (a folder, an archive, or a CSV)')
-    return found
-
-
 def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
-    """Decodes the tiles of every task, once, and draws pairs of them."""
+    """Decodes the tiles of every task, or reads them from slides, and draws pairs of them."""
+    succeeded = True
     for name, table in tables(config).items():
         folder = home / 'patches' / name
+        if isinstance(table, SlideTask):
+            succeeded &= slide_tasks.make(
+                name,
+                table,
+                folder,
+                home=home,
+                seed=config.seed,
+                workers=_workers(config),
+                pairs=_needs_pairs(config, name),
+                overwrite=overwrite,
+            )
+            continue
         with workdir.alone(home, f'patches/{name}'):
-            if workdir.begin(folder, _made_of(table, config.seed), overwrite=overwrite):
+            if workdir.begin(folder, made_of(table, config.seed), overwrite=overwrite):
                 _draw_pairs(config, folder)
                 progress.console.print(f'patches: {name} is complete')
                 continue
@@ -102,7 +107,7 @@ def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
             draw_set(folder, seed=config.seed)
             workdir.finish(folder)
         progress.console.print(f'patches: {name}: {summary} → {folder}')
-    return True
+    return succeeded
 
 
 def _draw_pairs(config: Config, folder: pathlib.Path) -> None:
@@ -111,8 +116,7 @@ def _draw_pairs(config: Config, folder: pathlib.Path) -> None:
     Raises:
         PatchesError: There can be none, and an encoder is to be trained on them.
     """
-    needed = 'contrastive' in _split(config)[0]
-    needed = needed and folder.name in encoder_stage.sets_of(config, 'contrastive')
+    needed = _needs_pairs(config, folder.name)
     found = open_set(folder)
     for subset in ('train', 'valid'):
         if pairs_.has_pairs(folder, subset):
@@ -130,7 +134,7 @@ def _draw_pairs(config: Config, folder: pathlib.Path) -> None:
 
 def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains the encoders that are not given."""
-    made_of = {name: workdir.made_with(home / 'patches' / name) for name in tables(config)}
+    made_of = {name: patches_made_with(home, name) for name in tables(config)}
     for name in _split(config)[0]:
         resolutions = {tables(config)[each].mpp for each in encoder_stage.sets_of(config, name)}
         encoder_stage.train_encoder(
@@ -156,6 +160,7 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
                 'encoder': encoder.sha256(),
                 'patches': workdir.made_with(home / 'patches' / task),
                 'precision': config.precision,
+                **slide_tasks.content(home / 'patches' / task),
             }
             with workdir.alone(home, f'{folder.name}/codes/{task}'):
                 if workdir.begin(place, made_with, overwrite=overwrite):
@@ -233,6 +238,9 @@ def encoder_folders(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
 def dry_run(config: Config) -> bool:
     """Says how many tiles of which classes there are, and what they come to."""
     for name, table in tables(config).items():
+        if isinstance(table, SlideTask):
+            slide_tasks.dry_run(name, table, seed=config.seed)
+            continue
         found = check_table(table, seed=config.seed)
         gigabytes = len(found.tiles) * 3 * table.patch_size**2 / 1e9
         progress.console.print(f'{name}: {len(found.tiles):,} tiles, {gigabytes:.2g} GB of patches')
@@ -263,7 +271,7 @@ def _load(config: Config, home: pathlib.Path, name: str) -> Encoder:
     if name in trained:
         stored = workdir.made_with(home / name / 'encoder') or {}
         for task, patches in stored.get('sets', {}).items():
-            if workdir.made_with(home / 'patches' / task) not in (None, patches):
+            if patches_made_with(home, task) not in (None, patches):
                 raise ValueError(
                     f'{home / name} was trained on other patches of {task}, perhaps on those that '
                     'test it now; run the stage encoder with --overwrite'
@@ -272,14 +280,10 @@ def _load(config: Config, home: pathlib.Path, name: str) -> Encoder:
     return next(each for each in map(load_encoder, loaded) if each.name == name)
 
 
-def _made_of(table: TileTable, seed: int) -> dict:
-    """What tells a set of tiles apart from others; a folder is known by its name alone."""
-    path, images = pathlib.Path(table.tiles), check_table(table, seed=seed).images
-    settings = dataclasses.asdict(table) | {'tiles': path.name, 'images': images.name, 'seed': seed}
-    files = {'file': path, 'archive': images}
-    return settings | {
-        name: workdir.fingerprint(file) for name, file in files.items() if file.is_file()
-    }
+def _needs_pairs(config: Config, task: str) -> bool:
+    """Whether an encoder is to be trained on pairs of a task's patches."""
+    trained = _split(config)[0]
+    return 'contrastive' in trained and task in encoder_stage.sets_of(config, 'contrastive')
 
 
 def _workers(config: Config) -> int:

@@ -268,5 +268,63 @@ def test_labels_in_error(values, task, message):
 def test_absent_columns_and_tasks():
     with pytest.raises(CohortError, match="no column 'z' in the table; it has: y"):
         cohort.labels(_entries('y', ['1']), 'z', task='regression')
-    with pytest.raises(ValueError, match='task'):
+    with pytest.raises(ValueError, match='survival_labels'):
         cohort.labels(_entries('y', ['1']), 'y', task='survival')
+
+
+def _survivors(*rows):
+    """Entries of (case, time, event)."""
+    return [
+        SlideEntry(f's{i}', pathlib.Path('x'), case_id=case, row={'months': time, 'died': event})
+        for i, (case, time, event) in enumerate(rows)
+    ]
+
+
+def test_survival_labels():
+    entries = _survivors(
+        ('a', '12.5', '1'),
+        ('a', ' 12.50', 'TRUE'),
+        ('b', '', ''),
+        ('c', '3', '0'),
+        ('d', 'NA', 'nan'),
+        ('e', '1e2', 'False'),
+        ('f', '7', '1.0'),
+        ('a', '', ''),
+    )
+    targets, known = cohort.survival_labels(entries, time='months', event='died')
+    assert targets.dtype == np.float64
+    none = [np.nan, np.nan]
+    np.testing.assert_array_equal(
+        targets, [[12.5, 1], [12.5, 1], none, [3, 0], none, [100, 0], [7, 1], none]
+    )
+    assert known.tolist() == [True, True, False, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ('row', 'message'),
+    [
+        (('b', '3', ''), "slide 's1': months is '3' but died is missing; write both"),
+        (('b', 'NA', '0'), "slide 's1': died is '0' but months is missing; write both"),
+        (('b', '0', '1'), "slide 's1': months is '0', expected a number above 0"),
+        (('b', '-2', '1'), "months is '-2'"),
+        (('b', 'inf', '1'), "months is 'inf'"),
+        (('b', '3,5', '1'), "months is '3,5'"),
+        (('b', '3', 'dead'), "slide 's1': died is 'dead', expected 1 or true for a death"),
+        (('b', '3', '2'), "died is '2'"),
+        (('a', '3', '1'), r"slides 's0' and 's1' are of one case, 'a', .* \[2.0, 1.0\] and \[3.0"),
+        (('a', '2', '0'), "slides 's0' and 's1'"),
+    ],
+)
+def test_survival_labels_in_error(row, message):
+    with pytest.raises(CohortError, match=message):
+        cohort.survival_labels(_survivors(('a', '2', '1'), row), time='months', event='died')
+
+
+def test_survival_needs_columns_labels_and_deaths():
+    entries = _survivors(('a', '2', '0'), ('b', '3', 'false'))
+    with pytest.raises(CohortError, match="column 'died' has no deaths, only 0 or false"):
+        cohort.survival_labels(entries, time='months', event='died')
+    with pytest.raises(CohortError, match="no column 'alive' in the table; it has: months, died"):
+        cohort.survival_labels(entries, time='months', event='alive')
+    with pytest.raises(CohortError, match="columns 'months' and 'died' have no labels"):
+        cohort.survival_labels(_survivors(('a', '', 'NA')), time='months', event='died')

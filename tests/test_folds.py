@@ -70,6 +70,39 @@ def test_values_are_spread_evenly_even_with_ties():
         assert 6 <= (values[fold.test] > 0).sum() <= 9
 
 
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    slides_of_cases=st.lists(st.integers(1, 4), min_size=8, max_size=60),
+    dead=st.integers(4, 60),
+    seed=st.integers(0, 1000),
+)
+def test_survival_has_deaths_in_every_part(slides_of_cases, dead, seed):
+    rng = np.random.default_rng(seed)
+    count = len(slides_of_cases)
+    cases = np.repeat(np.arange(count), slides_of_cases)
+    of_case = np.stack([rng.integers(1, 20, count), rng.permutation(count) < dead], axis=1)
+    labels = of_case[cases].astype(float)
+    result = folds.rotate_folds(cases, labels, task='survival', seed=seed)
+    assert len(result) == 4
+    _check_partition(result, cases)
+    for fold in result:
+        assert labels[fold.test, 1].any()
+
+
+def test_survival_is_spread_by_event_and_by_time():
+    events = np.arange(120) % 3 == 0
+    times = np.random.default_rng(0).permutation(120) + 1.0
+    result = folds.rotate_folds(
+        np.arange(120), np.stack([times, events], axis=1), task='survival', seed=0
+    )
+    for event, of_each_third in ((True, 40 / 12), (False, 80 / 12)):
+        thirds = np.array_split(np.sort(times[events == event]), 3)
+        for fold in result:
+            found = times[fold.test][events[fold.test] == event]
+            counts = [np.isin(third, found).sum() for third in thirds]
+            np.testing.assert_allclose(counts, of_each_third, atol=1)
+
+
 def test_seeds_shuffle_and_repeat():
     labels = np.arange(40) % 2
     first, again, other = (
@@ -92,6 +125,8 @@ def test_without_a_part_to_test_the_part_left_validates():
         ('aab', [0, 0, 1], 'classification', '2 cases cannot make 4 parts'),
         ('abcdefgg', [0, 0, 0, 0, 1, 1, 1, 1], 'classification', 'class 1 has 3 cases'),
         ('abcde', [0, 1, 2, np.nan, 3], 'regression', 'not finite'),
+        ('abcde', [[1, 0], [np.nan, 0], [2, 1], [3, 1], [4, 1]], 'survival', 'not finite'),
+        ('abccd', [[1, 1], [2, 1], [3, 1], [3, 1], [4, 0]], 'survival', '3 cases with an event'),
     ],
 )
 def test_too_few(cases, labels, task, message):
@@ -111,6 +146,8 @@ def test_impossible_parts():
                 seed=0,
             )
     with pytest.raises(ValueError, match='task'):
+        folds.rotate_folds(np.arange(9), np.ones(9), task='ranking', seed=0)
+    with pytest.raises(ValueError, match=r'must be \[N, 2\] for survival'):
         folds.rotate_folds(np.arange(9), np.ones(9), task='survival', seed=0)
     with pytest.raises(ValueError, match='9 case_ids and 8 labels'):
         folds.rotate_folds(np.arange(9), np.ones(8), task='regression', seed=0)
@@ -138,6 +175,19 @@ def test_numbered_parts_rotate():
     assert [f.train.tolist() for f in result] == [[2, 3], [0, 3], [0, 1, 5], [1, 2, 5]]
 
 
+def test_numbered_parts_beside_a_test_set():
+    rows = [{'fold': number} for number in ('1', 'test', '2', '3', '', 'Testing', '2')]
+    result = folds.given_folds(_entries(rows), 'abcdefc')
+    assert [f.test.tolist() for f in result] == [[1, 5]] * 3
+    assert [f.valid.tolist() for f in result] == [[0], [2, 6], [3]]
+    assert [f.train.tolist() for f in result] == [[2, 3, 6], [0, 3], [0, 2, 6]]
+    two = folds.given_folds(_entries([{'fold': cell} for cell in ('1', '2', 'test')]), 'abc')
+    assert [(f.train.tolist(), f.valid.tolist(), f.test.tolist()) for f in two] == [
+        ([1], [0], [2]),
+        ([0], [1], [2]),
+    ]
+
+
 def test_a_column_for_each_fold():
     rows = [
         {'fold_10': 'test', 'fold_2': 'train'},
@@ -155,7 +205,9 @@ def test_a_column_for_each_fold():
         ([{'split': 'train', 'fold': '1'}] * 3, 'split and by fold'),
         ([{'split': w} for w in ('train', 'valid', 'hold-out')], "slide 's2': split is 'hold-out'"),
         ([{'fold': w} for w in ('1', '2', 'x')], "slide 's2': fold is 'x'"),
+        ([{'fold': w} for w in ('1', '2', 'train')], "fold is 'train', expected the number"),
         ([{'fold': w} for w in ('1', '2', '1')], '2 parts; it takes 3'),
+        ([{'fold': w} for w in ('1', 'test', '1')], '1 parts; it takes 2 or more, to train and'),
         ([{'split': w} for w in ('train', 'test', 'test')], 'no slide to valid on'),
         ([{'split': ''}] * 3, 'no slide to train on'),
     ],
@@ -166,9 +218,88 @@ def test_given_folds_in_error(rows, message):
 
 
 @pytest.mark.parametrize(
-    ('column', 'words'), [('split', ('train', 'valid', 'test')), ('fold', ('0', '1', '2'))]
+    ('column', 'words'),
+    [
+        ('split', ('train', 'valid', 'test')),
+        ('fold', ('0', '1', '2')),
+        ('fold', ('0', '1', 'test')),
+    ],
 )
 def test_a_case_on_two_sides_is_named(column, words):
     rows = [{column: word} for word in words]
     with pytest.raises(CohortError, match="case 'P1' is on two sides of column " + column):
         folds.given_folds(_entries(rows), ['P0', 'P1', 'P1'])
+
+
+def _subset(fold, cases, targets, slides, task='classification', seed=0):
+    return folds.subset_cases(fold, cases, targets, slides=slides, task=task, seed=seed)
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(
+    slides_of_cases=st.lists(st.integers(1, 4), min_size=24, max_size=60),
+    task=st.sampled_from(['classification', 'regression', 'survival']),
+    seed=st.integers(0, 1000),
+)
+def test_smaller_subsets_are_parts_of_larger_ones(slides_of_cases, task, seed):
+    cases = np.repeat(np.arange(len(slides_of_cases)), slides_of_cases)
+    classes = cases % 3 if task == 'classification' else cases % 2
+    targets = {
+        'classification': classes,
+        'regression': np.sin(cases),
+        'survival': np.stack([1.0 + cases, classes], axis=1),
+    }[task]
+    fold = folds.rotate_folds(cases, targets, task=task, seed=seed)[0]
+    available = len(fold.train) + len(fold.valid)
+    larger = fold
+    for slides in range(available - 1, 0, -3):
+        subset = _subset(fold, cases, targets, slides, task, seed)
+        assert subset.test is fold.test
+        for role in ('train', 'valid'):
+            chosen, every = getattr(subset, role), getattr(fold, role)
+            assert set(chosen) <= set(getattr(larger, role))
+            np.testing.assert_array_equal(chosen, every[np.isin(cases[every], cases[chosen])])
+            wanted = slides * len(every) / available
+            least = 1 if task == 'regression' else len(set(classes[every]))
+            # Half a case of 4 slides off, half a slide of rounding; of each class at least a case.
+            assert wanted - 2.5 <= len(chosen) <= max(wanted + 2.5, 4 * least)
+            if task != 'regression':
+                assert set(classes[chosen]) == set(classes[every])
+        larger = subset
+
+
+def test_subsets_keep_the_proportion_of_classes_and_roles():
+    labels = np.array([0] * 300 + [1] * 100)
+    fold = folds.rotate_folds(np.arange(400), labels, task='classification', seed=0)[0]
+    assert (len(fold.train), len(fold.valid)) == (200, 100)
+    for slides in (12, 60, 150, 240):
+        subset = _subset(fold, np.arange(400), labels, slides)
+        assert (len(subset.train), len(subset.valid)) == (slides * 2 // 3, slides // 3)
+        for chosen in (subset.train, subset.valid):
+            assert abs(labels[chosen].sum() - len(chosen) / 4) <= 1
+
+
+def test_cases_of_two_classes_stand_for_both():
+    cases = [f'P{i}' for i in range(20) for _ in range(2)]
+    labels = np.array([0, 1] * 20)
+    fold = folds.Fold(np.arange(30), np.arange(30, 40), np.array([], int))
+    subset = _subset(fold, cases, labels, 1)
+    assert (len(subset.train), len(subset.valid)) == (2, 2)
+
+
+def test_all_slides_are_the_fold_itself():
+    fold = folds.Fold(np.arange(6), np.arange(6, 9), np.arange(9, 12))
+    for slides in (0, 9, 10):
+        assert _subset(fold, np.arange(12), np.arange(12) % 3, slides) is fold
+    with pytest.raises(CohortError, match=r'slides=-1 .* 0 for all'):
+        _subset(fold, np.arange(12), np.arange(12) % 3, -1)
+
+
+def test_subsets_depend_on_the_seed_and_not_on_the_order_of_the_table():
+    cases, labels = np.array([f'P{i:02d}' for i in range(40)]), np.arange(40) % 2
+    fold = folds.Fold(np.arange(24), np.arange(24, 32), np.arange(32, 40))
+    chosen, again, other = (_subset(fold, cases, labels, 10, seed=seed) for seed in (1, 1, 2))
+    assert chosen.train.tolist() == again.train.tolist() != other.train.tolist()
+    back = folds.Fold(*(39 - role[::-1] for role in (fold.train, fold.valid, fold.test)))
+    turned = _subset(back, cases[::-1], labels[::-1], 10, seed=1)
+    assert set(cases[::-1][turned.train]) == set(cases[chosen.train])

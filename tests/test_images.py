@@ -1,5 +1,7 @@
 """Synthetic images into stacks of grids."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import zarr
@@ -19,10 +21,10 @@ def digits():
     return load_digits('sklearn', subset='train')
 
 
-def compress(path, digits, *, stop=6, seed=0, overwrite=False):
+def compress(path, digits, *, study=STUDY, stop=6, seed=0, overwrite=False):
     return compress_images(
         mean_rgb(channels=1),
-        STUDY,
+        study,
         digits,
         indices=range(2, stop),
         seed=seed,
@@ -51,6 +53,37 @@ def test_stack_holds_the_code_of_every_cell(tmp_path, digits):
     assert not padded[:3].any()
     assert not padded[13:].any()
     np.testing.assert_array_equal(padded[3:13, 3:13], opened.grids()[0].crop(0, 0, 10, 0))
+
+
+@pytest.mark.parametrize('stride', [4, 18])
+def test_a_stride_gives_whole_patches_at_its_steps(tmp_path, digits, stride):
+    study = dataclasses.replace(STUDY, stride=stride)
+    compress(tmp_path / 'train.zarr', digits, study=study)
+    opened = stack.open_stack(tmp_path / 'train.zarr')
+    firsts = range(0, 82, stride)  # 81 px is the last where 9 px fit into 90
+    areas = []
+    for number, grid in enumerate(opened.grids()):
+        assert grid.shape == (len(firsts), len(firsts))
+        image = rectangles.draw(study, digits, seed=0, index=2 + number)
+        expected = [
+            [image.pixels[top : top + 9, left : left + 9].mean() * 2 - 1 for left in firsts]
+            for top in firsts
+        ]
+        codes = grid.crop(0, 0, len(firsts), 0)[..., 0]
+        np.testing.assert_allclose(codes, expected, atol=1e-3)  # float16
+        np.testing.assert_array_equal(opened.masks[number], image.grid_mask)
+        areas.append(image.grid_mask.sum())
+    np.testing.assert_array_equal(opened.lesion_areas(), areas)
+
+
+def test_the_cell_s_own_stride_is_the_same_stack(tmp_path, digits):
+    compress(tmp_path / 'train.zarr', digits)
+    assert (
+        compress(tmp_path / 'train.zarr', digits, study=dataclasses.replace(STUDY, stride=9)) == 0
+    )
+    assert 'stride' not in stack.open_stack(tmp_path / 'train.zarr').attributes['study']
+    with pytest.raises(GridError, match='study'):
+        compress(tmp_path / 'train.zarr', digits, study=dataclasses.replace(STUDY, stride=5))
 
 
 def test_stack_opens_with_zarr_alone(tmp_path, digits):

@@ -8,13 +8,18 @@ from array_grid import ArrayGrid, random_grids
 
 from nic_jax.classifiers import crops
 from nic_jax.classifiers.prediction import predict
-from nic_jax.classifiers.trained import Trained, TrainSettings, build_network, initial_variables
+from nic_jax.classifiers.models import build_network
+from nic_jax.classifiers.trained import Trained, TrainSettings, initial_variables
+
+FIELDS = {'widths': (6,), 'strides': (2,), 'dense': 4}
 
 
 def _trained(task='classification', classes=3, **kwargs):
-    settings = TrainSettings(crop=9, widths=(6,), strides=(2,), dense=4, versions=(0, 1), **kwargs)
-    network = build_network(settings, outputs=classes)
+    settings = TrainSettings(crop=9, versions=(0, 1), **kwargs)
+    network = build_network('cnn', FIELDS, outputs=classes, crop=9)
     return Trained(
+        model='cnn',
+        fields=FIELDS,
         settings=settings,
         task=task,
         classes=classes,
@@ -39,7 +44,7 @@ def _by_hand(trained, grid, versions, count):
 
 
 @pytest.mark.parametrize('batch', [1, 7, 64])
-@pytest.mark.parametrize('task', ['classification', 'regression'])
+@pytest.mark.parametrize('task', ['classification', 'regression', 'survival'])
 def test_the_mean_over_crops_and_versions(task, batch):
     trained = _trained(task, 3 if task == 'classification' else 1)
     rng = np.random.default_rng(0)
@@ -85,15 +90,16 @@ from nic_jax.classifiers.training import train
 
 # So small a rate that Adam does not blow rounding up; so small a momentum that the batch
 # statistics show in the predictions.
-settings = TrainSettings(
-    crop=9, widths=(6,), strides=(2,), dense=0, batch=8, epochs=1, learning_rate=1e-5,
-    momentum=0.5)
+settings = TrainSettings(crop=9, batch=8, epochs=1, learning_rate=1e-5)
+fields = {'widths': (6,), 'strides': (2,), 'dense': 0, 'momentum': 0.5}
+
+def examples(count, **kwargs):
+    return Examples(random_grids(count, **kwargs), np.arange(count) % 2, list(map(str, range(count))))
 
 def run(settings):
     return train(
-        train=Examples(random_grids(16), np.arange(16) % 2),
-        valid=Examples(random_grids(6, prefix='v', seed=1), np.arange(6) % 2),
-        task='classification', classes=2, seed=0, folder=folder, settings=settings)
+        train=examples(16), valid=examples(6, prefix='v', seed=1), task='classification',
+        classes=2, model='cnn', fields=fields, seed=0, folder=folder, settings=settings)
 
 folder = pathlib.Path(sys.argv[1])
 if len(jax.devices()) > 1:

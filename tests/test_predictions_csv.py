@@ -1,127 +1,158 @@
-import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from made_up_predictions import classification, regression, survival
 
 from nic_jax.evaluation import predictions
-from nic_jax.evaluation.tables import table
+from nic_jax.evaluation.predicted import collect
 
 
-def _rows(count=20, seeds=(0, 1), model='cnn', **extra):
-    rng = np.random.default_rng(0)
-    rows = []
-    for seed in seeds:
-        for index in range(count):
-            score = float(np.clip(0.3 * (index % 2) + 0.7 * rng.random(), 0, 1))
-            rows.append(
-                {
-                    'slide_id': f'folder/slide, {index}',
-                    'case_id': f'case {index // 2}',
-                    'label_name': 'tumour',
-                    'model': model,
-                    'seed': seed,
-                    'fold': index % 4,
-                    'subset': 'test',
-                    'label': ('normal', 'tumour')[index % 2],
-                    'prediction': ('normal', 'tumour')[score > 0.5],
-                    'score_normal': 1 - score,
-                    'score_tumour': score,
-                    **extra,
-                }
-            )
-    return rows
-
-
-def _regression(count=12):
-    return [
-        {
-            **{name: value for name, value in row.items() if not name.startswith('score_')},
-            'label': float(index),
-            'prediction': index**1.5 / 3,
-        }
-        for index, row in enumerate(_rows(count, seeds=(0,)))
-    ]
-
-
-@pytest.mark.parametrize('rows', [_rows(), _rows(lesion_area=7), _regression()])
+@pytest.mark.parametrize(
+    'rows',
+    [
+        classification(slides=8),
+        classification(slides=8, classes=('a', 'b', 'c')),
+        classification(slides=8, lesion_area=7),
+        classification(slides=8, lesion_area=7.25, group_Test=1, group_Macro=0),
+        regression(slides=8, group_Test=1),
+        survival(slides=8, lesion_area=''),
+    ],
+)
 def test_what_is_read_is_what_was_written(tmp_path, rows):
-    rows[1] = {**rows[1], 'label': '', 'fold': '', 'subset': 'new'}
+    nothing = {'time': '', 'event': ''} if 'time' in rows[0] else {'label': ''}
+    rows[1] = {**rows[1], **nothing, 'fold': '', 'subset': 'new'}
     predictions.write(tmp_path / 'predictions.csv', rows)
     assert predictions.read(tmp_path / 'predictions.csv') == rows
     assert [path.name for path in tmp_path.iterdir()] == ['predictions.csv']
 
 
+def test_columns_are_in_the_order_that_is_documented(tmp_path):
+    predictions.write(tmp_path / 'a.csv', survival(slides=2, group_Test=1, lesion_area=2.5))
+    assert (tmp_path / 'a.csv').read_text().splitlines()[0] == (
+        'slide_id,case_id,label_name,model,seed,fold,subset,time,event,prediction,lesion_area,'
+        'group_Test'
+    )
+
+
 def test_rows_that_cannot_be_written(tmp_path):
     with pytest.raises(predictions.PredictionsError, match='no predictions'):
         predictions.write(tmp_path / 'a.csv', [])
-    with pytest.raises(predictions.PredictionsError, match='among rows of'):
-        predictions.write(tmp_path / 'a.csv', _rows(2) + _regression(2))
+    for others in (regression(slides=2), survival(slides=2), classification(group_Test=1)):
+        with pytest.raises(predictions.PredictionsError, match='among rows of'):
+            predictions.write(tmp_path / 'a.csv', classification(slides=2) + others)
+
+
+CLASSES = 'slide_id,case_id,label_name,model,seed,fold,subset,label,prediction,score_a,score_b'
+TIMES = 'slide_id,case_id,label_name,model,seed,fold,subset,time,event,prediction'
 
 
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('header', 'line', 'message'),
     [
-        (('label_name', 'name'), 'no columns label_name'),
-        (('tumour,cnn,0,1,test,tumour', 'tumour,cnn,0,1,test,benign'), "line 3: label 'benign'"),
-        (('slide, 1', 'slide, 0'), 'line 3: folder/slide, 0 was predicted in line 2'),
-        (('cnn,0,1', 'cnn,zero,1'), 'line 2: .*zero'),
-        (('0.5,0.5', '0.5,0.6'), 'line 4: the scores do not sum to 1'),
-        (('0.5,0.5', 'nan,0.5'), 'line 4: score_normal is nan'),
-        (('0.5,0.5', '0.5'), 'line 4: not as many fields'),
+        (CLASSES, 's,c,l,cnn,0,1,test,benign,a,.5,.5', "label 'benign' is none of"),
+        (CLASSES, 's,c,l,cnn,0,1,test,a,benign,.5,.5', "prediction 'benign' is none of"),
+        (CLASSES, 's,c,l,cnn,zero,1,test,a,a,.5,.5', "seed is 'zero', must be an integer"),
+        (CLASSES, 's,c,l,cnn,0,1.5,test,a,a,.5,.5', "fold is '1.5', must be an integer"),
+        (CLASSES, 's,c,l,cnn,0,1,test,a,a,.5,.6', 'scores do not sum to 1 but to 1.1'),
+        (CLASSES, 's,c,l,cnn,0,1,test,a,a,nan,.5', 'score_a is nan, must be finite'),
+        (CLASSES, 's,c,l,cnn,0,1,test,a,a,-.5,1.5', 'score_a is -.5, must be 0 or more'),
+        (CLASSES, 's,c,l,cnn,0,1,test,a,a,.5', 'not as many fields'),
+        (CLASSES, 'first,c,l,cnn,0,1,test,a,a,.5,.5', 'first was predicted in line 2'),
+        (CLASSES + ',lesion_area', 's,c,l,cnn,0,1,test,a,a,.5,.5,-1', 'lesion_area is -1'),
+        (CLASSES + ',lesion_area', 's,c,l,cnn,0,1,test,a,a,.5,.5,big', "lesion_area is 'big'"),
+        (CLASSES + ',group_Test', 's,c,l,cnn,0,1,test,a,a,.5,.5,yes', "group_Test is 'yes'"),
+        (TIMES, 's,c,l,cnn,0,1,test,-3,1,.5', 'time is -3, must be 0 or more'),
+        (TIMES, 's,c,l,cnn,0,1,test,3,2,.5', "event is '2', must be 0 or 1"),
+        (TIMES, 's,c,l,cnn,0,1,test,3,,.5', "time '3' and event '' must both be given"),
+        (TIMES, 's,c,l,cnn,0,1,test,3,1,high', "prediction is 'high', must be a number"),
     ],
 )
-def test_a_broken_file_is_refused_with_its_line(tmp_path, change, message):
-    rows = _rows(4, seeds=(0,))
-    rows[0]['fold'] = rows[1]['fold']
-    rows[2] |= {'score_normal': 0.5, 'score_tumour': 0.5}
+def test_a_broken_line_is_told_with_its_number_and_value(tmp_path, header, line, message):
+    good = ['first,c,l,cnn,0,1,test', 'a,a,.5,.5' if header.startswith(CLASSES) else '3,1,.5']
+    good += {'lesion_area': ['2.5'], 'group_Test': ['1']}.get(header.split(',')[-1], [])
     path = tmp_path / 'predictions.csv'
-    predictions.write(path, rows)
-    path.write_text(path.read_text().replace(*change, 1))
+    path.write_text('\n'.join([header, ','.join(good), line, '']))
+    with pytest.raises(predictions.PredictionsError, match=r'predictions\.csv, line 3: ') as caught:
+        predictions.read(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('header', 'message'),
+    [
+        (CLASSES.replace('label_name', 'name'), 'no columns label_name'),
+        (TIMES.replace('event,', ''), 'no columns event'),
+        (TIMES + ',label', 'columns label beside time and event'),
+        (TIMES + ',score_a', 'columns score_a beside time and event'),
+    ],
+)
+def test_a_header_that_cannot_be(tmp_path, header, message):
+    path = tmp_path / 'predictions.csv'
+    path.write_text(header + '\n')
     with pytest.raises(predictions.PredictionsError, match=message):
         predictions.read(path)
 
 
-def test_all_hold_outs_are_scored_once_a_seed():
-    rows = _rows()
-    new = {**rows[0], 'slide_id': 'new', 'label': '', 'subset': 'new'}
-    (record,) = table([*rows, new], rounds=200)
-    expected = [
-        roc_auc_score(
-            [row['label'] == 'tumour' for row in rows if row['seed'] == seed],
-            [row['score_tumour'] for row in rows if row['seed'] == seed],
-        )
-        for seed in (0, 1)
-    ]
-    assert [record['by_seed'][seed]['auc'] for seed in (0, 1)] == pytest.approx(expected)
-    assert record['mean']['auc'] == pytest.approx(np.mean(expected))
-    assert record['sd']['auc'] == pytest.approx(np.std(expected, ddof=1))
-    assert record['primary'] == 'auc'
-    assert record['low'] < record['mean']['auc'] < record['high']
-    assert (record['seeds'], record['slides'], record['cases']) == (2, 20, 10)
-    assert record['reasons'] == {}
+def test_arrays_hold_what_rows_said():
+    rows = classification(slides=8, seeds=(3, 7), lesion_area='')
+    rows[2]['lesion_area'] = rows[10]['lesion_area'] = 2.5
+    (found,) = collect(list(reversed(rows)))
+    assert found.seeds == (7, 3)
+    for number, (slide, fold) in enumerate(found.units):
+        for seed, predicted in zip(found.seeds, found.predictions, strict=True):
+            (row,) = (r for r in rows if (r['slide_id'], r['seed']) == (slide, seed))
+            assert predicted[number].tolist() == pytest.approx(
+                [row['score_normal'], row['score_tumour']]
+            )
+            assert found.class_names[found.targets[number]] == row['label']
+            assert (found.case_ids[number], fold) == (row['case_id'], row['fold'])
+            area = row['lesion_area']
+            assert found.lesion_areas[number] == pytest.approx(area or float('nan'), nan_ok=True)
 
 
-def test_models_and_encoders_are_kept_apart():
-    rows = _rows() + _rows(model='mean') + _rows(encoder='vae') + _regression()
-    rows[-12:] = [{**row, 'label_name': 'growth'} for row in rows[-12:]]
-    records = table(rows, rounds=20)
-    assert [(r['encoder'], r['label_name'], r['model']) for r in records] == [
-        ('', 'tumour', 'cnn'),
-        ('', 'tumour', 'mean'),
-        ('vae', 'tumour', 'cnn'),
-        ('', 'growth', 'cnn'),
-    ]
-    assert records[-1]['mean']['spearman'] == pytest.approx(1)
-    assert np.isnan(records[-1]['sd']['spearman'])
-
-
-def test_seeds_must_have_predicted_the_same_slides():
+def test_seeds_must_have_predicted_the_same_slides_once():
+    rows = classification(slides=20)
     with pytest.raises(predictions.PredictionsError, match=r'seed 1 .*slide, 19'):
-        table(_rows()[:-1])
+        collect(rows[:-1])
+    with pytest.raises(predictions.PredictionsError, match='slide, 0 is predicted twice by seed 0'):
+        collect([*rows, rows[0]])
 
 
-def test_one_class_only_gives_reasons_instead_of_figures():
-    rows = [row for row in _rows() if row['label'] == 'normal']
-    (record,) = table(rows, rounds=20)
-    assert np.isnan(record['mean']['auc'])
-    assert record['skipped'] == 20
-    assert 'no positives' in record['reasons']['auc']
+def test_rows_of_one_label_have_the_same_classes():
+    rows = classification(slides=4, seeds=(0,))
+    others = classification(slides=4, seeds=(1,), classes=('normal', 'benign'))
+    with pytest.raises(predictions.PredictionsError, match='has other classes'):
+        collect(rows + others)
+
+
+def test_a_case_is_the_mean_of_its_slides():
+    rows = classification(slides=24, slides_a_case=3, lesion_area=2.0)
+    (found,) = collect(rows, unit='case')
+    assert (len(found.units), found.slides) == (8, 24)
+    for number, (case, _) in enumerate(found.units):
+        of_case = [row for row in rows if row['case_id'] == case and row['seed'] == 1]
+        assert len(of_case) == 3
+        expected = sum(row['score_tumour'] for row in of_case) / 3
+        assert found.predictions[1, number, 1] == pytest.approx(expected)
+        assert found.class_names[found.targets[number]] == of_case[0]['label']
+        assert found.lesion_areas[number] == 6
+
+
+@pytest.mark.parametrize(
+    ('rows', 'change'),
+    [
+        (classification(slides=24, slides_a_case=3), {'label': 'tumour'}),
+        (regression(slides=24, slides_a_case=3), {'label': 5.0}),
+        ([{**row, 'case_id': 'case 0'} for row in survival(slides=2, seeds=(0,))], {'event': 0}),
+    ],
+)
+def test_the_slides_of_a_case_have_one_label(rows, change):
+    for row in rows:
+        if row['slide_id'].endswith(', 1'):
+            row |= change
+    with pytest.raises(predictions.PredictionsError, match='slides of case case 0 have different'):
+        collect(rows, unit='case')
+    assert collect(rows, unit='slide')
+
+
+def test_units_are_slides_or_cases():
+    with pytest.raises(ValueError, match='must be one of slide, case'):
+        collect([], unit='patient')

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -140,7 +141,8 @@ def test_layouts(digits):
     for index in range(300):
         rng = np.random.default_rng(index)
         lesion = 1800 if index % 4 == 0 else int(rng.integers(360, 1801))
-        tilted, upright = rectangles._layout(study, lesion, rng)
+        layout = rectangles._draw_layout(study.size, lesion, rng)
+        tilted, upright = rectangles._masks(layout, centres)
         area = lesion * lesion / 2
         assert not (tilted & upright).any()
         np.testing.assert_allclose([m.sum() * 81 / area for m in (tilted, upright)], 1, atol=0.08)
@@ -166,6 +168,53 @@ def test_layouts(digits):
             assert axis in axes
             seen.add((axis, middle[0, axis] < 1800, covariance[0, 1] > 0))
     assert len(seen) == 8  # four halves, two tilts: all eight symmetries
+
+
+@pytest.mark.parametrize('stride', [1, 4, 5, 9, 18, 25])
+def test_the_grid_s_mask_tells_the_patches_whose_centre_is_inside(digits, stride):
+    """Against the cells' masks, and areas; strides that leave pixels out on one side as well."""
+    study = rectangles.RectangleStudy(
+        size=360, lesion_min=60, lesion_max=180, fill=0.001, stride=stride
+    )
+    plain = dataclasses.replace(study, stride=None)
+    side = 1 + max(first for first in range(0, 352, stride)) // stride
+    assert study.grid_cells == side
+    areas = []
+    for index in range(40):
+        image = rectangles.draw(study, digits, seed=1, index=index)
+        before = rectangles.draw(plain, digits, seed=1, index=index)
+        np.testing.assert_array_equal(image.pixels, before.pixels)
+        np.testing.assert_array_equal(image.mask, before.mask)
+        assert image.grid_mask.shape == (side, side)
+        # Every cell that is also a patch of the grid.
+        shared = np.arange(0, 40)[np.arange(0, 360, 9) % stride == 0]
+        shared = shared[shared * 9 // stride < side]
+        at = shared * 9 // stride
+        assert len(shared) > 1
+        np.testing.assert_array_equal(
+            image.grid_mask[np.ix_(at, at)], before.mask[np.ix_(shared, shared)]
+        )
+        areas.append(image.grid_mask.sum() * stride**2 / (image.lesion**2 / 2))
+    assert np.mean(areas) == pytest.approx(1, abs=0.06)
+
+
+def test_the_grid_s_mask_at_every_pixel_is_a_turned_rectangle(digits):
+    """Its sides, from the second moments, in all quarters of the image and with both tilts."""
+    study = rectangles.RectangleStudy(size=180, lesion_min=45, lesion_max=45, fill=0.001, stride=1)
+    places = set()
+    for index in range(60):
+        image = rectangles.draw(study, digits, seed=0, index=index)
+        y, x = np.nonzero(image.grid_mask)
+        covariance = np.cov(y, x)
+        if min(y.min(), x.min()) > 0 and max(y.max(), x.max()) < 171:  # not cut by the border
+            places.add((covariance[0, 1] > 0, y.mean() < 86, x.mean() < 86))
+            across, along = np.linalg.eigvalsh(covariance)
+            # L²/12 along and (L/2)²/12 across. Diagonals of pixels are 0.7 px apart, 3 % of the
+            # short side, 6 % of its square.
+            np.testing.assert_allclose([along * 12, across * 12], [45**2, 22.5**2], rtol=0.07)
+        # The cells of the plain grid lie where the finest one says.
+        np.testing.assert_array_equal(image.grid_mask[::9, ::9], image.mask)
+    assert len(places) == 8
 
 
 def test_lesion_lengths_are_uniform(digits):
@@ -203,6 +252,20 @@ def test_cells_is_a_view():
     assert np.shares_memory(grid, pixels)
 
 
+@pytest.mark.parametrize('stride', [2, 5, 9, 12])
+def test_patches_at_a_stride_are_whole_ones(stride):
+    pixels = np.random.default_rng(0).integers(0, 255, (36, 36), dtype=np.uint8)
+    grid = rectangles.cells(pixels, 9, stride)
+    study = rectangles.RectangleStudy(size=36, lesion_min=9, lesion_max=18, stride=stride)
+    firsts = [first for first in range(0, 36, stride) if first + 9 <= 36]
+    assert grid.shape == (len(firsts), len(firsts), 9, 9)
+    assert study.grid_cells == len(firsts)
+    for row, top in enumerate(firsts):
+        for column, left in enumerate(firsts):
+            patch = pixels[top : top + 9, left : left + 9]
+            np.testing.assert_array_equal(grid[row, column], patch)
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
@@ -211,6 +274,8 @@ def test_cells_is_a_view():
         ({'lesion_min': 900, 'lesion_max': 800}, 'lesion_min'),
         ({'fill': 0.5}, 'digits in 160000 cells'),
         ({'classes': 2}, 'at least 3'),
+        ({'stride': 0}, 'stride=0 must be from 1 to 3591'),
+        ({'stride': 3592}, 'from 1 to 3591'),
     ],
 )
 def test_impossible_studies(settings, message):

@@ -5,7 +5,6 @@ import types
 import numpy as np
 import pytest
 
-from nic_jax import synthetic_stages
 from nic_jax.synthetic import patches, rectangles
 from nic_jax.synthetic.digits import DigitSet, load_digits
 
@@ -134,7 +133,7 @@ def _cells(count, images):
 
 def test_pairs_of_cells_have_the_paper_s_shares():
     drawn = _cells(800, 10)
-    pairs = synthetic_stages._cell_pairs(drawn, 'train', 0)
+    pairs = patches.cell_pairs(drawn, 'train', seed=0)
     assert pairs.shape == (800, 3)
     assert pairs.dtype == np.int32
     one, other, label = pairs.T
@@ -149,14 +148,14 @@ def test_pairs_of_cells_have_the_paper_s_shares():
     assert other[apart].max() < 800
     assert (drawn.images[one[apart]] != drawn.images[other[apart]]).all()
 
-    np.testing.assert_array_equal(pairs, synthetic_stages._cell_pairs(drawn, 'train', 0))
+    np.testing.assert_array_equal(pairs, patches.cell_pairs(drawn, 'train', seed=0))
     for subset, seed in (('valid', 0), ('train', 1)):
-        assert (pairs != synthetic_stages._cell_pairs(drawn, subset, seed)).any()
+        assert (pairs != patches.cell_pairs(drawn, subset, seed=seed)).any()
 
 
 def test_pairs_of_one_image_are_refused():
     with pytest.raises(ValueError, match='no pairs of different slides'):
-        synthetic_stages._cell_pairs(_cells(80, 1), 'valid', 0)
+        patches.cell_pairs(_cells(80, 1), 'valid', seed=0)
 
 
 def _save(folder: pathlib.Path, **arrays):
@@ -175,10 +174,10 @@ def test_pairs_point_at_cells_and_neighbours_of_their_own_subset(tmp_path):
     for name, start in first.items():
         _save(tmp_path, **{name: _numbered(start, counts[name.split('_')[1]])})
     for subset, count in counts.items():
-        pairs = synthetic_stages._cell_pairs(_cells(count, 4), subset, 0)
+        pairs = patches.cell_pairs(_cells(count, 4), subset, seed=0)
         _save(tmp_path, **{f'pairs_{subset}': pairs})
 
-    source = synthetic_stages.source_of(tmp_path, 'cells', 10)
+    source = patches.source_of(tmp_path, 'cells', 10)
     assert source.labels is None
     assert source.pixels.shape == (64, 9, 9, 1)
     for subset, count in counts.items():
@@ -202,7 +201,7 @@ def test_digits_come_with_labels(tmp_path):
         labels_train=np.arange(6, dtype=np.int32),
         labels_valid=np.arange(3, dtype=np.int32),
     )
-    source = synthetic_stages.source_of(tmp_path, 'digits', 7)
+    source = patches.source_of(tmp_path, 'digits', 7)
     assert source.pairs is None
     assert source.classes == ('0', '1', '2', '3', '4', '5', '6')
     assert source.labels.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]

@@ -9,27 +9,19 @@ from array_grid import ArrayGrid, random_grids
 from nic_jax import devices, schedules
 from nic_jax.classifiers.batches import Examples
 from nic_jax.classifiers.losses import kernel_penalty, kernels, validation
+from nic_jax.classifiers.models import build_network
 from nic_jax.classifiers.prediction import compile_forward, predict
 from nic_jax.classifiers.steps import compile_step
-from nic_jax.classifiers.trained import (
-    TrainSettings,
-    build_network,
-    initial_variables,
-    load_trained,
-)
+from nic_jax.classifiers.trained import TrainSettings, initial_variables, load_trained
 from nic_jax.classifiers.training import train
+from nic_jax.evaluation.survival import concordance
 
-SETTINGS = TrainSettings(
-    crop=9,
-    widths=(8,),
-    strides=(2,),
-    dense=8,
-    momentum=0.9,
-    batch=8,
-    epochs=4,
-    dropout=0.1,
-    versions=(0, 5),
-)
+SETTINGS = TrainSettings(crop=9, batch=8, epochs=4, versions=(0, 5))
+CNN = {'widths': (8,), 'strides': (2,), 'dense': 8, 'momentum': 0.9, 'dropout': 0.1}
+
+
+def _examples(grids, targets):
+    return Examples(grids, targets, [grid.slide_id for grid in grids])
 
 
 def _spotted(count, *, prefix, seed):
@@ -45,22 +37,42 @@ def _spotted(count, *, prefix, seed):
 
 
 def _classification(count=32, prefix='train', seed=0):
-    return Examples(*_spotted(count, prefix=prefix, seed=seed))
+    return _examples(*_spotted(count, prefix=prefix, seed=seed))
 
 
 def _regression(count=32, prefix='train', seed=0):
     grids, labels = _spotted(count, prefix=prefix, seed=seed)
-    return Examples(grids, 1000 + 50.0 * labels)
+    return _examples(grids, 1000 + 50.0 * labels)
+
+
+def _survival(count=32, prefix='train', seed=0):
+    """Cases of two slides each; those with the spots die ten times as soon, every fourth lives."""
+    grids, labels = _spotted(count, prefix=prefix, seed=seed)
+    rng = np.random.default_rng(seed)
+    first = np.arange(count) // 4 * 4 + np.arange(count) % 2  # of the four, 0 and 2 are one case
+    times = (np.where(labels, 3.0, 30.0) * rng.uniform(0.9, 1.1, count))[first]
+    events = (first % 8 > 0).astype(float)
+    return Examples(grids, np.stack([times, events], 1), [f'{prefix}_case_{k}' for k in first])
+
+
+def _no_deaths(count, prefix='train'):
+    examples = _survival(count, prefix)
+    return dataclasses.replace(examples, targets=examples.targets * [1, 0])
+
+
+MAKE = {'classification': _classification, 'regression': _regression, 'survival': _survival}
 
 
 def _train(folder, *, task='classification', seed=0, settings=SETTINGS, **kwargs):
-    make = _classification if task == 'classification' else _regression
+    make = MAKE.get(task, _classification)
     return train(
         **{
             'train': make(),
             'valid': make(12, 'valid', 1),
             'task': task,
             'classes': 2 if task == 'classification' else 1,
+            'model': 'cnn',
+            'fields': CNN,
             'settings': settings,
             'seed': seed,
             'folder': folder,
@@ -99,9 +111,23 @@ def test_a_toy_regression_is_learnt_in_its_own_units(tmp_path):
     assert trained.scale == 25
 
 
+def test_a_toy_survival_is_learnt(tmp_path):
+    trained = _train(
+        tmp_path,
+        task='survival',
+        settings=dataclasses.replace(SETTINGS, epochs=12, checkpoint_every=12),
+    )
+    assert (trained.offset, trained.scale, trained.classes) == (0, 1, 1)
+    test = _survival(40, 'test', 2)
+    risks = predict(trained, test.grids)[:, 0]
+    # Higher dies sooner.
+    assert concordance(*test.targets.T, risks).value > 0.7
+    assert trained.history[trained.best_epoch]['valid_concordance'] > 0.7
+
+
 def test_standardisation_knows_the_training_targets_only(tmp_path):
     valid = _regression(12, 'valid', 1)
-    valid = Examples(valid.grids, valid.targets * 7)
+    valid = _examples(valid.grids, valid.targets * 7)
     settings = dataclasses.replace(SETTINGS, epochs=1)
     trained = _train(tmp_path, task='regression', valid=valid, settings=settings)
     assert (trained.offset, trained.scale) == (1025, 25)
@@ -197,9 +223,8 @@ def test_one_program_each_for_training_and_prediction(tmp_path):
 
 
 def test_the_penalty_is_on_kernels_only():
-    network = build_network(
-        dataclasses.replace(SETTINGS, input_width=2, pooling='attention'), outputs=2
-    )
+    fields = CNN | {'input_width': 2, 'pooling': 'attention'}
+    network = build_network('cnn', fields, outputs=2, crop=9)
     params = initial_variables(network, jax.random.key(0), crop=9, code_size=3)['params']
     marked = {
         '.'.join(key.key for key in path)
@@ -246,7 +271,7 @@ def test_the_plateau_divides_by_ten_and_ends(losses, rate):
 
 def test_a_plateau_stops_the_training_early(tmp_path):
     valid = _classification(12, 'valid', 1)
-    valid = Examples(valid.grids, 1 - valid.targets)  # What is learnt makes it worse.
+    valid = _examples(valid.grids, 1 - valid.targets)  # What is learnt makes it worse.
     settings = dataclasses.replace(SETTINGS, epochs=50, patience=1, min_learning_rate=1e-3)
     trained = _train(tmp_path, settings=settings, valid=valid)
     assert len(trained.history) < 50
@@ -262,11 +287,24 @@ def test_the_cosine_ends_at_the_minimum():
 
 def test_validation_is_balanced_over_classes():
     outputs = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
-    loss, accuracy = validation(outputs, np.array([0, 0, 0, 1]), 'classification')
+    loss, accuracy = validation(
+        outputs, np.array([0, 0, 0, 1]), 'classification', case_ids=list('abcd')
+    )
     assert accuracy == 0.5
     expected = (-np.log([0.9, 0.8, 0.6]).mean() - np.log(0.3)) / 2
     np.testing.assert_allclose(loss, expected)
-    assert validation(np.ones((3, 1)), np.arange(3.0), 'regression') == pytest.approx((2 / 3, 0))
+    regression = validation(np.ones((3, 1)), np.arange(3.0), 'regression', case_ids=list('abc'))
+    assert regression == pytest.approx((2 / 3, 0))
+
+
+def test_validation_of_survival_is_over_patients():
+    targets = np.array([[1.0, 1], [2, 1], [1, 1], [3, 0]])
+    risks = np.array([[4.0], [1], [-2], [0]])  # patient a: 4 and -2, the mean 1
+    loss, index = validation(risks, targets, 'survival', case_ids=list('abac'))
+    at_risk = np.exp([1.0, 1, 0])  # a, b, c
+    expected = np.mean([np.log(at_risk.sum()) - 1, np.log(at_risk[1:].sum()) - 1])
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)  # float32
+    assert index == pytest.approx((0.5 + 1 + 1) / 3)  # a and b have the same risk
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path):
@@ -274,7 +312,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path):
     for grid in grids:
         grid.codes[:] = np.nan
     with pytest.raises(FloatingPointError, match=r'nan at step 0, learning rate 0\.01: lower'):
-        _train(tmp_path, train=Examples(grids, labels))
+        _train(tmp_path, train=_examples(grids, labels))
 
 
 @pytest.mark.parametrize(
@@ -283,11 +321,17 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path):
         ({'task': 'ranking', 'classes': 2}, 'task='),
         ({'task': 'regression', 'classes': 2}, 'must be 1'),
         ({'classes': 3}, r'no training slide of classes \[2\]'),
-        ({'train': Examples(random_grids(2), np.array([0, 5]))}, 'from 0 to 1'),
-        ({'train': Examples(random_grids(2), np.array([0.0, 1.0]))}, 'must be integers'),
+        ({'train': _examples(random_grids(2), np.array([0, 5]))}, 'from 0 to 1'),
+        ({'train': _examples(random_grids(2), np.array([0.0, 1.0]))}, 'must be integers'),
         ({'valid': _classification(2)}, 'both training and validation: train_0, train_1'),
-        ({'valid': Examples(random_grids(2, code_size=5), np.arange(2))}, 'of 5'),
+        ({'valid': _examples(random_grids(2, code_size=5), np.arange(2))}, 'of 5'),
         ({'settings': dataclasses.replace(SETTINGS, crop=2)}, 'too small'),
+        ({'model': 'svm'}, "no model 'svm'; there are spatial, cnn"),
+        ({'fields': {'heads': 2}}, 'cnn has no heads; it has widths'),
+        ({'task': 'survival', 'classes': 2}, 'must be 1 for survival'),
+        ({'task': 'survival', 'train': _survival(12)}, '6 training cases are fewer than the batch'),
+        ({'task': 'survival', 'train': _no_deaths(32)}, 'no training case has died'),
+        ({'task': 'survival', 'valid': _no_deaths(12, 'valid')}, 'no validation case has died'),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, change, message):
@@ -296,7 +340,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, change, message):
 
 
 def test_constant_targets_are_refused(tmp_path):
-    constant = Examples(random_grids(4), np.full(4, 3.0))
+    constant = _examples(random_grids(4), np.full(4, 3.0))
     with pytest.raises(ValueError, match=r'all 4 training targets are 3\.0'):
         _train(tmp_path, task='regression', train=constant)
 
@@ -310,7 +354,8 @@ def test_settings_are_checked():
 def test_the_record_is_plain_json(tmp_path):
     _train(tmp_path, settings=dataclasses.replace(SETTINGS, epochs=1))
     record = json.loads((tmp_path / 'classifier.json').read_text())
-    assert record['settings']['widths'] == [8]
+    assert record['settings']['versions'] == [0, 5]
+    assert record['network']['widths'] == [8]
     assert record['result']['history'][0]['epoch'] == 0
 
 
@@ -327,8 +372,8 @@ def test_grids_of_tissue_are_cropped_at_the_tissue(tmp_path):
 
     trained = _train(
         tmp_path,
-        train=Examples(grids('a', 16), np.arange(16) % 2),
-        valid=Examples(grids('b', 8), np.arange(8) % 2),
+        train=_examples(grids('a', 16), np.arange(16) % 2),
+        valid=_examples(grids('b', 8), np.arange(8) % 2),
         settings=dataclasses.replace(SETTINGS, epochs=8),
     )
     probabilities = predict(trained, grids('c', 10), crops=3)

@@ -11,6 +11,10 @@ from nic_jax.classifiers import crops
 from nic_jax.grids import GridLike
 from nic_jax.prefetch import default_workers, map_ahead
 
+# How the slides of a batch are drawn: a class, then a slide of it; any slide; or different cases,
+# a slide of each, so that every patient is in a risk set once.
+DRAWS = {'classification': 'classes', 'regression': 'slides', 'survival': 'cases'}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
@@ -18,18 +22,21 @@ class Examples:
 
     Attributes:
         grids: One a slide, opened; read when a crop is asked for.
-        targets: [N], integers from 0 on for classes, floats for values.
+        targets: [N], integers from 0 on for classes, floats for values; of survival (time, event),
+            floats [N, 2].
+        case_ids: The patient of each.
     """
 
     grids: Sequence[GridLike]
     targets: np.ndarray
+    case_ids: Sequence[str]
     _centres: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
-        if len(self.grids) != len(self.targets) or not len(self.grids):
+        if not len(self.grids) == len(self.targets) == len(self.case_ids) or not len(self.grids):
             raise ValueError(
-                f'{len(self.grids)} grids and {len(self.targets)} targets: give one target a grid, '
-                'and at least one of them'
+                f'{len(self.grids)} grids, {len(self.targets)} targets and {len(self.case_ids)} '
+                'case_ids: give one target and case a grid, and at least one of them'
             )
         if not np.isfinite(self.targets).all():
             raise ValueError('targets must be finite; leave slides without a label out')
@@ -41,6 +48,12 @@ class Examples:
         """Indices of the examples of each class present."""
         return [np.flatnonzero(self.targets == label) for label in np.unique(self.targets)]
 
+    @functools.cached_property
+    def slides_of_case(self) -> list[np.ndarray]:
+        """Indices of the slides of each case, cases sorted."""
+        cases = np.asarray(self.case_ids)
+        return [np.flatnonzero(cases == case) for case in np.unique(cases)]
+
     def centres(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns `crops.cumulative_centres` of a grid, computed at its first use."""
         if index not in self._centres:
@@ -48,10 +61,12 @@ class Examples:
         return self._centres[index]
 
     def fingerprint(self) -> str:
-        """A hash of slide ids, targets, and what the grids were made from, in order."""
+        """A hash of slide ids, cases, targets, and what the grids were made from, in order."""
         digest = hashlib.sha256()
-        for grid, target in zip(self.grids, self.targets.tolist(), strict=True):
-            digest.update(f'{grid.slide_id}\t{target!r}\t{grid.fingerprint}\n'.encode())
+        for row in zip(self.grids, self.case_ids, self.targets.tolist(), strict=True):
+            grid, case, target = row
+            text = f'{grid.slide_id}\t{case}\t{target!r}\t{grid.fingerprint}\n'
+            digest.update(text.encode())
         return digest.hexdigest()
 
 
@@ -73,7 +88,7 @@ def plan_batch(
     batch: int,
     crop: int,
     versions: Sequence[int],
-    balanced: bool,
+    draw: str,
 ) -> list[Draw]:
     """Draws what batch `step` holds.
 
@@ -84,13 +99,17 @@ def plan_batch(
         batch: B.
         crop: R, cells.
         versions: Drawn from, each equally likely.
-        balanced: Every class equally likely, then a slide of it; else every slide.
+        draw: What is equally likely, one of the values of `DRAWS`; of 'cases' there must be B.
     """
     rng = np.random.default_rng((seed, step, *b'crops'))
-    members = examples.members if balanced else [np.arange(len(examples.targets))]
+    if draw == 'cases':
+        cases = examples.slides_of_case
+        drawn = [cases[case] for case in rng.choice(len(cases), batch, replace=False)]
+    else:
+        members = examples.members if draw == 'classes' else [np.arange(len(examples.targets))]
+        drawn = [members[k] for k in rng.integers(len(members), size=batch)]
     draws = []
-    for _ in range(batch):
-        slides = members[rng.integers(len(members))]
+    for slides in drawn:
         index = int(slides[rng.integers(len(slides))])
         shape = examples.grids[index].shape
         if crops.fits(shape, crop):
@@ -118,13 +137,13 @@ def training_batches(
     batch: int,
     crop: int,
     versions: Sequence[int],
-    balanced: bool,
+    draw: str,
     ahead: int = 4,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields batches `first` … `last` − 1 in order, read ahead of the training by threads.
 
     Yields:
-        codes float32 [B, R, R, C] and the targets [B].
+        codes float32 [B, R, R, C] and the targets [B] or [B, 2].
     """
 
     def read(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +154,7 @@ def training_batches(
             batch=batch,
             crop=crop,
             versions=versions,
-            balanced=balanced,
+            draw=draw,
         )
         targets = examples.targets[[draw.index for draw in draws]]
         return read_batch(examples.grids, draws, crop=crop), targets

@@ -1,5 +1,6 @@
 """Every seed and fold of a data set: trained where it is not yet, its hold-out predicted."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -13,7 +14,7 @@ from nic_jax.classifiers.batches import Examples
 from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import Trained, TrainSettings
 from nic_jax.classifiers.training import train
-from nic_jax.folds import Fold
+from nic_jax.folds import Fold, subset_cases
 from nic_jax.grids import GridLike
 
 
@@ -23,14 +24,16 @@ class Dataset:
 
     Attributes:
         label_name: Of what is learned.
-        task: 'classification' or 'regression'.
+        task: 'classification', 'regression' or 'survival'.
         grids: One a slide.
         case_ids: The patient of each.
-        targets: `[N]`, class numbers or values; of those without a label, anything.
+        targets: `[N]`, class numbers or values, or of survival (time, event) `[N, 2]`; of those
+            without a label, anything.
         has_label: bool `[N]`.
         class_names: Of a classification, else None.
         folds: Indices into `grids`; those without a label are in none.
-        lesion_areas: `[N]` in cells, or None.
+        lesion_areas: `[N]` in cells, NaN where unknown, or None.
+        groups: Names of subsets that are scored for themselves, and who is in: bool `[N]`.
         versions: Those that the grids can be read in.
         identity: JSON values that tell these grids from others: encoder, stride, and so on.
     """
@@ -44,36 +47,49 @@ class Dataset:
     class_names: tuple[str, ...] | None
     folds: Sequence[Fold]
     lesion_areas: np.ndarray | None
+    groups: Mapping[str, np.ndarray]
     versions: tuple[int, ...]
     identity: Mapping[str, Any]
 
     def examples(self, indices: np.ndarray) -> Examples:
         """Some of the labelled grids, for training."""
-        return Examples([self.grids[index] for index in indices], self.targets[indices])
+        return Examples(
+            [self.grids[index] for index in indices],
+            self.targets[indices],
+            [self.case_ids[index] for index in indices],
+        )
 
 
 def cross_validate(
     dataset: Dataset,
     *,
-    settings: TrainSettings,
     model: str,
+    fields: Mapping[str, Any],
+    settings: TrainSettings,
     seeds: Sequence[int],
     folder: pathlib.Path,
     report: Callable[[int, int, dict], None],
+    train_slides: int = 0,
+    only_folds: Sequence[int] = (),
+    predict_unlabelled: bool = True,
     overwrite: bool = False,
 ) -> list[dict[str, Any]] | None:
     """Trains and predicts every seed and fold that is not yet.
 
-    Each hold-out is predicted by the network that never saw it. Slides without a label are
-    predicted by the mean of a seed's networks, one a fold.
+    Each hold-out is predicted by the network that never saw it. Slides that every one of several
+    folds tests, and those without a label, are predicted by the mean of a seed's networks.
 
     Args:
         dataset: What to learn from.
-        settings: Of network and training.
-        model: Its name.
+        model: One of `models.NETWORKS`.
+        fields: Of the network, where they differ from its defaults.
+        settings: Of the training.
         seeds: A random initialisation each.
         folder: WORKDIR/ENCODER/classifier/LABEL/MODEL.
         report: Called with seed, fold and record after each epoch.
+        train_slides: How many train and validate in a fold; 0 for all.
+        only_folds: Numbers of the folds to train and predict; none for all.
+        predict_unlabelled: Predict slides without a label too.
         overwrite: Replace what other settings have trained.
 
     Returns:
@@ -81,13 +97,23 @@ def cross_validate(
     """
     versions = tuple(version for version in settings.versions if version in dataset.versions)
     settings = dataclasses.replace(settings, versions=versions)
-    classes = len(dataset.class_names) if dataset.class_names else 1
-    unlabelled = np.flatnonzero(~dataset.has_label)
+    unlabelled = np.flatnonzero(~dataset.has_label) if predict_unlabelled else np.array([], int)
+    chosen = dict(enumerate(dataset.folds))
+    if only_folds:
+        chosen = {number: chosen[number] for number in only_folds}
     rows, waiting = [], 0
     for seed in seeds:
-        scores_of_new = []
-        for number, fold in enumerate(dataset.folds):
+        found = collections.defaultdict(dict)  # slide -> {fold: scores}
+        for number, fold in chosen.items():
             place = folder / f'seed_{seed}' / f'fold_{number}'
+            fold = subset_cases(
+                fold,
+                dataset.case_ids,
+                dataset.targets,
+                slides=train_slides,
+                task=dataset.task,
+                seed=number,
+            )
             with workdir.lock(folder, f'seed_{seed}/fold_{number}') as free:
                 if not free:
                     waiting += 1
@@ -96,7 +122,9 @@ def cross_validate(
                     train=dataset.examples(fold.train),
                     valid=dataset.examples(fold.valid),
                     task=dataset.task,
-                    classes=classes,
+                    classes=len(dataset.class_names) if dataset.class_names else 1,
+                    model=model,
+                    fields=fields,
                     settings=settings,
                     seed=seed,
                     folder=place,
@@ -106,13 +134,11 @@ def cross_validate(
                 )
                 wanted = np.concatenate([fold.test, unlabelled])
                 scores = _predict(trained, dataset, wanted, place / 'scores.json')
-            for index, score in zip(fold.test, scores[: len(fold.test)], strict=True):
-                rows.append(_row(dataset, index, score, model, seed, number, 'test'))
-            if len(unlabelled):
-                scores_of_new.append(scores[len(fold.test) :])
-        if scores_of_new:
-            for index, score in zip(unlabelled, np.mean(scores_of_new, axis=0), strict=True):
-                rows.append(_row(dataset, index, score, model, seed, '', 'new'))
+            for index, score in zip(wanted.tolist(), scores, strict=True):
+                found[index][number] = score
+        for index, by_fold in sorted(found.items()):
+            mean = len(by_fold) == len(chosen)
+            rows += _rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
     return None if waiting else rows
 
 
@@ -130,19 +156,36 @@ def _predict(
     return np.array([scores[grid.fingerprint] for grid in grids])
 
 
+def _rows(
+    dataset: Dataset,
+    index: int,
+    by_fold: Mapping[int, np.ndarray],
+    *,
+    model: str,
+    seed: int,
+    mean: bool,
+) -> list[dict[str, Any]]:
+    """Lines of predictions.csv: one for each fold, or one for the `mean` of several."""
+    subset = 'test' if dataset.has_label[index] else 'new'
+    if subset == 'new' or (mean and len(by_fold) > 1):
+        by_fold = {'': np.mean(list(by_fold.values()), axis=0)}
+    return [
+        _row(dataset, index, scores, model=model, seed=seed, fold=fold, subset=subset)
+        for fold, scores in by_fold.items()
+    ]
+
+
 def _row(
     dataset: Dataset,
     index: int,
     scores: np.ndarray,
+    *,
     model: str,
     seed: int,
     fold: int | str,
     subset: str,
 ) -> dict[str, Any]:
-    """One line of predictions.csv."""
     names = dataset.class_names
-    target = dataset.targets[index]
-    label = '' if not dataset.has_label[index] else names[target] if names else float(target)
     row = {
         'slide_id': dataset.grids[index].slide_id,
         'case_id': dataset.case_ids[index],
@@ -151,13 +194,22 @@ def _row(
         'seed': seed,
         'fold': fold,
         'subset': subset,
-        'label': label,
+        **_label(dataset, index),
         'prediction': names[int(scores.argmax())] if names else float(scores[0]),
     }
     if names:
-        row.update(
-            {f'score_{name}': float(score) for name, score in zip(names, scores, strict=True)}
-        )
+        row |= {f'score_{name}': float(score) for name, score in zip(names, scores, strict=True)}
     if dataset.lesion_areas is not None:
-        row['lesion_area'] = int(dataset.lesion_areas[index])
-    return row
+        area = float(dataset.lesion_areas[index])
+        row['lesion_area'] = '' if np.isnan(area) else area
+    return row | {f'group_{name}': int(members[index]) for name, members in dataset.groups.items()}
+
+
+def _label(dataset: Dataset, index: int) -> dict[str, Any]:
+    target, known = dataset.targets[index], dataset.has_label[index]
+    if dataset.task == 'survival':
+        time, event = (float(target[0]), int(target[1])) if known else ('', '')
+        return {'time': time, 'event': event}
+    if dataset.class_names:
+        return {'label': dataset.class_names[target] if known else ''}
+    return {'label': float(target) if known else ''}

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -14,7 +15,6 @@ from nic_jax.classifiers import crops as crops_module
 from nic_jax.classifiers.batches import Draw, read_batch
 from nic_jax.classifiers.trained import Trained
 from nic_jax.grids import GridLike
-from nic_jax.networks.grid_cnn import GridCNN
 from nic_jax.prefetch import default_workers, map_ahead
 
 _AHEAD = 4
@@ -40,7 +40,7 @@ def predict(
 
     Returns:
         float64: probabilities [N, K] of a classification, values [N, 1] in the targets' own units
-        of a regression.
+        of a regression, risks [N, 1] of survival.
 
     Raises:
         ValueError: a grid has another code size than those of the training.
@@ -84,7 +84,7 @@ def plan_prediction(
 
 
 def mean_outputs(
-    network: GridCNN,
+    network: nn.Module,
     variables: Any,
     grids: Sequence[GridLike],
     draws: Iterable[Draw],
@@ -123,7 +123,7 @@ def mean_outputs(
 
 
 @functools.cache
-def compile_forward(network: GridCNN, task: str, mesh: Mesh) -> Any:
+def compile_forward(network: nn.Module, task: str, mesh: Mesh) -> Any:
     """The jitted (variables, codes [B, R, R, C]) -> probabilities or outputs [B, K]."""
 
     def forward(variables, codes):

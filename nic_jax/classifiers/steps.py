@@ -3,13 +3,14 @@
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import optax
 from jax.sharding import Mesh
 
 from nic_jax import devices
 from nic_jax.classifiers.losses import data_loss, kernel_penalty, kernels
-from nic_jax.networks.grid_cnn import GridCNN
+from nic_jax.networks.code_scaling import COLLECTION
 
 
 def make_optimizer(weight_decay: float) -> optax.GradientTransformation:
@@ -18,21 +19,22 @@ def make_optimizer(weight_decay: float) -> optax.GradientTransformation:
 
 
 def initial_state(variables: Any, *, weight_decay: float) -> dict[str, Any]:
-    """Returns weights, batch statistics and the optimizer's moments."""
+    """Returns weights, batch statistics, the codes' scaling, and the optimizer's moments."""
     return {
         'params': variables['params'],
         'batch_stats': variables.get('batch_stats', {}),
+        COLLECTION: variables.get(COLLECTION, {}),
         'optimizer': make_optimizer(weight_decay).init(variables['params']),
     }
 
 
 def variables_of(state: dict[str, Any]) -> dict[str, Any]:
     """Returns what the network is applied with."""
-    return {'params': state['params'], 'batch_stats': state['batch_stats']}
+    return {name: state[name] for name in ('params', 'batch_stats', COLLECTION)}
 
 
 @functools.cache
-def compile_step(network: GridCNN, task: str, l2: float, weight_decay: float, mesh: Mesh) -> Any:
+def compile_step(network: nn.Module, task: str, l2: float, weight_decay: float, mesh: Mesh) -> Any:
     """Returns the jitted training step, the same one for the same arguments.
 
     Its arguments: state, codes [B, R, R, C], targets [B], key, step, learning rate; the last two
@@ -44,7 +46,7 @@ def compile_step(network: GridCNN, task: str, l2: float, weight_decay: float, me
     def step_function(state, codes, targets, key, step, learning_rate):
         def loss(params):
             outputs, updated = network.apply(
-                {'params': params, 'batch_stats': state['batch_stats']},
+                {**variables_of(state), 'params': params},
                 codes,
                 train=True,
                 rngs={'dropout': jax.random.fold_in(key, step)},
@@ -59,6 +61,7 @@ def compile_step(network: GridCNN, task: str, l2: float, weight_decay: float, me
             state['params'], jax.tree.map(lambda move: -learning_rate * move, moves)
         )
         batch_stats = updated.get('batch_stats', {})
-        return {'params': params, 'batch_stats': batch_stats, 'optimizer': optimizer_state}, fit
+        moved = {'params': params, 'batch_stats': batch_stats, 'optimizer': optimizer_state}
+        return {**state, **moved}, fit
 
     return jax.jit(step_function, out_shardings=devices.replicated(mesh))

@@ -7,14 +7,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nic_jax import checkpoints
-from nic_jax.networks.grid_cnn import GridCNN, fit_strides, size_chain
+from nic_jax.classifiers.models import build_network
 from nic_jax.workdir import write_atomically
 
-TASKS = ('classification', 'regression')
+TASKS = ('classification', 'regression', 'survival')
 SCHEDULES = ('plateau', 'cosine')
 RECORD = 'classifier.json'
 WEIGHTS = 'weights'
@@ -22,18 +23,10 @@ WEIGHTS = 'weights'
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """How a network on grids is built and trained; the defaults are the paper's where it says.
+    """How a network on grids is trained; the defaults are the paper's where it says.
 
     Attributes:
         crop: R, cells along the side of a crop.
-        widths: Filters of each layer; those beyond the number of strides are left out.
-        strides: Of each layer; None for those that fit the crop (`grid_cnn.fit_strides`).
-        dense: Units before the outputs.
-        dropout: Share of feature maps dropped after each layer.
-        padding: 'VALID' or 'SAME'.
-        input_width: Features of a 1×1 projection of the codes, or 0 for none.
-        pooling: 'flatten' or 'attention'.
-        momentum: Of batch norm; 0.9 where an epoch has few steps.
         batch: B, divisible by the number of devices.
         steps_per_epoch: None for one pass over the training examples.
         epochs: At most.
@@ -52,14 +45,6 @@ class TrainSettings:
     """
 
     crop: int = 400
-    widths: tuple[int, ...] = (128,) * 8
-    strides: tuple[int, ...] | None = None
-    dense: int = 128
-    dropout: float = 0.2
-    padding: str = 'VALID'
-    input_width: int = 0
-    pooling: str = 'flatten'
-    momentum: float = 0.99
     batch: int = 16
     steps_per_epoch: int | None = None
     epochs: int = 200
@@ -89,9 +74,11 @@ class Trained:
     """A trained network on grids.
 
     Attributes:
-        settings: It was built and trained with.
-        task: 'classification' or 'regression'.
-        classes: K; 1 for regression.
+        model: Its name, one of `models.NETWORKS`.
+        fields: Of the network, where they differ from the defaults.
+        settings: It was trained with.
+        task: One of `TASKS`.
+        classes: K; 1 for a regression or survival.
         code_size: C of the grids it takes.
         seed: Of its weights, batches and dropout.
         offset: The training targets' mean, added to what a regression gives; else 0.
@@ -102,6 +89,8 @@ class Trained:
         identity: What the caller wants told apart: encoder, label, fold, and so on.
     """
 
+    model: str
+    fields: Mapping[str, Any]
     settings: TrainSettings
     task: str
     classes: int
@@ -115,39 +104,13 @@ class Trained:
     identity: Mapping[str, Any]
 
     @property
-    def network(self) -> GridCNN:
+    def network(self) -> nn.Module:
         """The Flax module that `variables` belong to."""
-        return build_network(self.settings, outputs=self.classes)
-
-
-def build_network(settings: TrainSettings, *, outputs: int) -> GridCNN:
-    """Builds the network that fits the crop.
-
-    Raises:
-        ValueError: no layer fits it, the given strides do not, or widths are too few.
-    """
-    strides = settings.strides or fit_strides(settings.crop, padding=settings.padding)
-    size_chain(settings.crop, strides, padding=settings.padding)
-    if len(settings.widths) < len(strides):
-        raise ValueError(
-            f'widths={settings.widths} are for {len(settings.widths)} layers, strides={strides} '
-            f'for {len(strides)}; give --config.classifier.widths as many'
-        )
-    return GridCNN(
-        outputs=outputs,
-        widths=tuple(settings.widths[: len(strides)]),
-        strides=tuple(strides),
-        dense=settings.dense,
-        dropout=settings.dropout,
-        padding=settings.padding,
-        input_width=settings.input_width,
-        pooling=settings.pooling,
-        momentum=settings.momentum,
-    )
+        return build_network(self.model, self.fields, outputs=self.classes, crop=self.settings.crop)
 
 
 @functools.partial(jax.jit, static_argnames=('network', 'crop', 'code_size'))
-def initial_variables(network: GridCNN, key: jax.Array, *, crop: int, code_size: int) -> Any:
+def initial_variables(network: nn.Module, key: jax.Array, *, crop: int, code_size: int) -> Any:
     """Returns new weights and batch statistics."""
     return network.init(key, jnp.zeros((1, crop, crop, code_size), jnp.float32))
 
@@ -180,13 +143,17 @@ def load_trained(folder: pathlib.Path) -> Trained:
             for name, value in record['settings'].items()
         }
     )
-    network = build_network(settings, outputs=record['classes'])
+    network = build_network(
+        record['model'], record['network'], outputs=record['classes'], crop=settings.crop
+    )
     like = jax.eval_shape(
         lambda: initial_variables(
             network, jax.random.key(0), crop=settings.crop, code_size=record['code_size']
         )
     )
     return Trained(
+        model=record['model'],
+        fields=record['network'],
         settings=settings,
         task=record['task'],
         classes=record['classes'],

@@ -14,21 +14,23 @@ import jax
 import numpy as np
 
 from nic_jax import checkpoints, devices, schedules
-from nic_jax.classifiers.batches import Examples, training_batches
+from nic_jax.classifiers.batches import DRAWS, Examples, training_batches
 from nic_jax.classifiers.losses import validation
+from nic_jax.classifiers.models import build_network
 from nic_jax.classifiers.prediction import mean_outputs, plan_prediction
+from nic_jax.classifiers.scaling import code_statistics
 from nic_jax.classifiers.steps import compile_step, initial_state, variables_of
 from nic_jax.classifiers.trained import (
     RECORD,
     TASKS,
     Trained,
     TrainSettings,
-    build_network,
     check_same,
     initial_variables,
     load_trained,
     save_trained,
 )
+from nic_jax.networks.code_scaling import COLLECTION
 from nic_jax.workdir import remove, write_atomically
 
 
@@ -38,6 +40,8 @@ def train(
     valid: Examples,
     task: str,
     classes: int,
+    model: str,
+    fields: Mapping[str, Any],
     settings: TrainSettings,
     seed: int,
     folder: pathlib.Path,
@@ -49,20 +53,23 @@ def train(
 
     Interrupted at any time and called again, it gives bit for bit the weights of an unbroken
     run. A finished folder is loaded. The validation loss decides both the learning rate's
-    plateaus and the best weights: cross-entropy averaged over classes, or the mean squared error
-    of the standardised targets.
+    plateaus and the best weights: cross-entropy averaged over classes, the mean squared error of
+    the standardised targets, or Cox's partial likelihood of all validation cases.
 
     Args:
         train: Balanced over classes, for a classification, however many each one has.
         valid: For the plateau and the best weights. No others are ever seen here.
-        task: 'classification' (integer targets) or 'regression' (standardised by the mean and
-            standard deviation of the training targets).
-        classes: K; 1 for a regression.
-        settings: Of network and training.
+        task: 'classification' (integer targets), 'regression' (standardised by the mean and
+            standard deviation of the training targets), or 'survival' (targets [N, 2]: time, and
+            1 for death, 0 for censoring; a batch holds one slide of each of its cases).
+        classes: K; 1 for a regression or survival.
+        model: One of `models.NETWORKS`.
+        fields: Of the network, where they differ from its defaults.
+        settings: Of the training.
         seed: Of weights, batches and dropout.
         folder: For `weights/` and `classifier.json`; `unfinished/` until then.
         report: Called after each epoch with epoch, step, loss, valid_loss, valid_accuracy
-            (balanced) or valid_spearman, learning_rate, steps_per_s.
+            (balanced), valid_spearman or valid_concordance, learning_rate, steps_per_s.
         identity: JSON values that tell this training apart (encoder, label, fold …).
         overwrite: Replace what other settings have left in `folder`.
 
@@ -71,7 +78,7 @@ def train(
         FloatingPointError: the loss is not finite.
     """
     # ---- What is asked for --------------------------------------------------------------------
-    _check(train, valid, task, classes)
+    _check(train, valid, task, classes, settings.batch)
     mesh = devices.data_mesh()
     devices.check_divides(settings.batch, mesh)
     code_size = train.grids[0].code_size
@@ -80,11 +87,13 @@ def train(
         'classes': classes,
         'code_size': code_size,
         'seed': seed,
+        'model': model,
+        'network': dict(fields),
         'settings': dataclasses.asdict(settings),
         'identity': dict(identity or {}),
         'examples': {'train': train.fingerprint(), 'valid': valid.fingerprint()},
     }
-    network = build_network(settings, outputs=classes)
+    network = build_network(model, fields, outputs=classes, crop=settings.crop)
     unfinished = folder / 'unfinished'
     for path in (folder / RECORD, unfinished / RECORD):
         if path.exists():
@@ -106,6 +115,8 @@ def train(
     steps = epoch_steps * settings.epochs
     weights_key, dropout_key = jax.random.split(jax.random.key(seed))
     variables = initial_variables(network, weights_key, crop=settings.crop, code_size=code_size)
+    if COLLECTION in variables:
+        variables = {**variables, COLLECTION: {'scaling': code_statistics(train.grids)}}
     state = initial_state(variables, weight_decay=settings.weight_decay)
     best = variables_of(state)
     history = np.full((settings.epochs, len(_COLUMNS)), np.nan)
@@ -129,7 +140,7 @@ def train(
         batch=settings.batch,
         crop=settings.crop,
         versions=settings.versions,
-        balanced=task == 'classification',
+        draw=DRAWS[task],
     )
 
     # ---- Epochs -------------------------------------------------------------------------------
@@ -181,7 +192,10 @@ def train(
                 task=task,
             )
             valid_loss, valid_metric = validation(
-                outputs, _as_trained_on(valid.targets, task, offset, scale), task
+                outputs,
+                _as_trained_on(valid.targets, task, offset, scale),
+                task,
+                case_ids=valid.case_ids,
             )
             end = (epoch + 1) * epoch_steps
             _check_finite(np.array([valid_loss]), end - 1, rate)
@@ -196,6 +210,8 @@ def train(
 
     # ---- The result ---------------------------------------------------------------------------
     trained = Trained(
+        model=model,
+        fields=record['network'],
         settings=settings,
         task=task,
         classes=classes,
@@ -215,7 +231,7 @@ def train(
 
 def standardisation(targets: np.ndarray, task: str) -> tuple[float, float]:
     """Returns mean and standard deviation of a regression's training targets; else 0 and 1."""
-    if task == 'classification':
+    if task != 'regression':
         return 0.0, 1.0
     scale = float(np.std(targets, dtype=np.float64))
     if not scale:
@@ -226,12 +242,18 @@ def standardisation(targets: np.ndarray, task: str) -> tuple[float, float]:
 def _as_trained_on(targets: np.ndarray, task: str, offset: float, scale: float) -> np.ndarray:
     if task == 'classification':
         return targets.astype(np.int32)
+    if task == 'survival':
+        return targets.astype(np.float32)
     return ((targets - offset) / scale).astype(np.float32)
 
 
 _COLUMNS = ('epoch', 'step', 'loss', 'valid_loss', 'metric', 'learning_rate', 'steps_per_s')
 _VALID_LOSS = _COLUMNS.index('valid_loss')
-_METRICS = {'classification': 'valid_accuracy', 'regression': 'valid_spearman'}
+_METRICS = {
+    'classification': 'valid_accuracy',
+    'regression': 'valid_spearman',
+    'survival': 'valid_concordance',
+}
 
 
 def _row(values: np.ndarray, task: str) -> dict[str, float]:
@@ -249,11 +271,11 @@ def _check_finite(losses: np.ndarray, first_step: int, rate: float) -> None:
         )
 
 
-def _check(train: Examples, valid: Examples, task: str, classes: int) -> None:
+def _check(train: Examples, valid: Examples, task: str, classes: int, batch: int) -> None:
     if task not in TASKS:
         raise ValueError(f'{task=} must be one of {TASKS}')
-    if task == 'regression' and classes != 1:
-        raise ValueError(f'{classes=} must be 1 for a regression')
+    if task != 'classification' and classes != 1:
+        raise ValueError(f'{classes=} must be 1 for {task}')
     if train.grids[0].code_size != valid.grids[0].code_size:
         raise ValueError(
             f'training grids have codes of {train.grids[0].code_size} features, validation grids '
@@ -270,3 +292,12 @@ def _check(train: Examples, valid: Examples, task: str, classes: int) -> None:
                 raise ValueError(f'{name} targets must be from 0 to {classes - 1}')
         if absent := sorted(set(range(classes)) - set(train.targets.tolist())):
             raise ValueError(f'no training slide of classes {absent}: check the folds')
+    if task == 'survival':
+        for name, examples in (('training', train), ('validation', valid)):
+            if not examples.targets[:, 1].any():
+                raise ValueError(f'no {name} case has died: nothing tells risks; use fewer folds')
+        if (cases := len(train.slides_of_case)) < batch:
+            raise ValueError(
+                f'{cases} training cases are fewer than the batch of {batch}, whose risk sets hold '
+                f'each case once: set --config.classifier.batch to {cases} at most'
+            )

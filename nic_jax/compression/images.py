@@ -1,5 +1,6 @@
 """Synthetic images × encoder → one stack of grids, generated as they are encoded, never stored."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -27,9 +28,9 @@ def compress_images(
     workers: int,
     overwrite: bool = False,
 ) -> int:
-    """Encodes every cell of a range of images into a stack.
+    """Encodes a range of images into a stack, patch by patch at the study's stride.
 
-    Cells without a white pixel, more than half of them, share one code, which is encoded once.
+    Patches without a white pixel, more than half of them, share one code, which is encoded once.
 
     Args:
         encoder: Of patches of one channel.
@@ -45,7 +46,7 @@ def compress_images(
         How many images were encoded; 0 where the stack was complete.
     """
     encoder.check_input(study.cell, channels=1)
-    shape = (study.cells, study.cells)
+    shape = (study.grid_cells, study.grid_cells)
     writer = stack.open_stack_writer(
         path,
         attributes=attributes(encoder, study, digits, indices, seed, path),
@@ -70,11 +71,11 @@ def compress_images(
             codes[:] = writing.to_float16(blank_code, f'{path}, empty cells')
             masks, labels, patches, places = [], [], [], []
             for number, image in enumerate(images):
-                cells = rectangles.cells(image.pixels, study.cell)
+                cells = rectangles.cells(image.pixels, study.cell, study.step)
                 rows, columns = np.nonzero(cells.any(axis=(2, 3)))
                 patches.append(cells[rows, columns])
                 places.append(np.stack([np.full(len(rows), number), rows, columns]))
-                masks.append(image.mask)
+                masks.append(image.grid_mask)
                 labels.append(image.label)
                 tell(1)
             codes[tuple(np.concatenate(places, axis=1))] = writing.to_float16(
@@ -108,10 +109,14 @@ def attributes(
     path: pathlib.Path,
 ) -> dict:
     """What a stack of these images says of itself, `complete` aside."""
+    # Told only where it is not the cell's, the rule before there was a stride.
+    told = dataclasses.asdict(study) | {'stride': study.step}
+    if study.step == study.cell:
+        del told['stride']
     return {
         'schema_version': schema.SCHEMA_VERSION,
         'name': path.stem,
-        'study': {name: getattr(study, name) for name in study.__dataclass_fields__},
+        'study': told,
         'digits': digits.fingerprint(),
         'indices': [indices.start, indices.stop],
         'seed': seed,

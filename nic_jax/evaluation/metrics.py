@@ -1,12 +1,14 @@
-"""Figures of merit and their intervals. What cannot be computed is NaN, with the reason."""
+"""Figures of merit. What cannot be computed is NaN, with the reason."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 from sklearn import metrics
+
+from nic_jax.evaluation import calibration
 
 
 class Score(NamedTuple):
@@ -14,14 +16,6 @@ class Score(NamedTuple):
 
     value: float
     reason: str = ''
-
-
-class Interval(NamedTuple):
-    """The central 95 % of a bootstrap; `skipped` of its rounds gave no figure."""
-
-    low: float
-    high: float
-    skipped: int
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> Score:
@@ -67,7 +61,9 @@ def _correlation(function: Callable, targets: np.ndarray, values: np.ndarray) ->
 
 
 def classification_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, Score]:
-    """Returns auc, average_precision (two classes only), accuracy, balanced_accuracy, log_loss.
+    """Returns auc, average_precision (of two classes), accuracy, balanced_accuracy, log_loss.
+
+    And calibration_error and brier, see `calibration`.
 
     Args:
         labels: integers [N], from 0 to K − 1.
@@ -100,6 +96,8 @@ def classification_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, 
             else Score(float(np.mean(recalls)))
         ),
         'log_loss': Score(float(-np.log(np.maximum(chosen, 1e-12)).mean())),
+        'calibration_error': Score(calibration.calibration_error(labels, scores)),
+        'brier': Score(calibration.brier(labels, scores)),
     }
 
 
@@ -112,36 +110,3 @@ def regression_metrics(targets: np.ndarray, values: np.ndarray) -> dict[str, Sco
         'pearson': pearson(targets, values),
         'mean_squared_error': Score(float(((targets - values) ** 2).mean())),
     }
-
-
-def bootstrap(
-    metric: Callable[[np.ndarray], float],
-    case_ids: Sequence[str],
-    *,
-    seed: int,
-    rounds: int = 1000,
-) -> Interval:
-    """Resamples cases with replacement, all slides of a case together.
-
-    Args:
-        metric: From indices of slides, int [M], to a figure; NaN where a resample gives none, as
-            when it holds one class only. Those rounds are skipped, and counted.
-        case_ids: The case of each slide.
-        seed: Of the resampling.
-        rounds: Resamples.
-    """
-    _, case_of_slide = np.unique(np.asarray(case_ids), return_inverse=True)
-    order = np.argsort(case_of_slide, kind='stable')
-    slides_of_case = np.split(order, np.cumsum(np.bincount(case_of_slide))[:-1])
-    rng = np.random.default_rng(seed)
-    figures = np.array(
-        [
-            metric(np.concatenate([slides_of_case[case] for case in drawn]))
-            for drawn in rng.integers(len(slides_of_case), size=(rounds, len(slides_of_case)))
-        ]
-    )
-    kept = figures[~np.isnan(figures)]
-    if not len(kept):
-        return Interval(math.nan, math.nan, rounds)
-    low, high = np.percentile(kept, [2.5, 97.5])
-    return Interval(float(low), float(high), rounds - len(kept))

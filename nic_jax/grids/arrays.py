@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-CACHE_BYTES = 1 << 30
+CACHE_BYTES = 1 << 28
 
 
 @functools.cache

@@ -40,12 +40,14 @@ class Grid:
         attributes: All that the group says of itself.
         stored_codes: The array `[version, y, x, feature]`.
         tissue: float16 `[H, W]`, share of tissue in each cell's patch.
+        layout_only: Versions turn the layout and leave the codes as those of version 0.
     """
 
     path: pathlib.Path
     attributes: Mapping[str, Any]
     stored_codes: ts.TensorStore
     tissue: np.ndarray
+    layout_only: bool = False
 
     @property
     def slide_id(self) -> str:
@@ -76,9 +78,13 @@ class Grid:
 
     def codes(self, version: int = 0) -> np.ndarray:
         """The grid turned by `version`, float32 `[H, W, C]` (`[W, H, C]` for odd quarter turns)."""
-        stored = self.stored_codes[self._stored(version)].read().result()
+        return turn(self.layer(self.layer_of(version)).astype(np.float32), version)
+
+    def layer(self, number: int) -> np.ndarray:
+        """The codes stored as `number` on the version axis, float16 `[H, W, C]`, zeros for none."""
+        stored = self.stored_codes[number].read().result()
         stored[np.isnan(stored)] = 0
-        return turn(stored.astype(np.float32), version)
+        return stored
 
     def crop(self, top: int, left: int, size: int, version: int) -> np.ndarray:
         """Cuts a square of cells, zeros outside the grid and where nothing is encoded.
@@ -95,7 +101,7 @@ class Grid:
         rows, into_rows = overlap(top, size, self.shape[0])
         columns, into_columns = overlap(left, size, self.shape[1])
         square = np.zeros((size, size, self.code_size), np.float32)
-        part = self.stored_codes[self._stored(version), rows, columns].read().result()
+        part = self.stored_codes[self.layer_of(version), rows, columns].read().result()
         part[np.isnan(part)] = 0
         square[into_rows, into_columns] = part
         return turn(square, version)
@@ -108,11 +114,11 @@ class Grid:
         x, y = x0 + step_x * np.arange(width), y0 + step_y * np.arange(height)
         return np.stack(np.meshgrid(x, y), axis=-1)
 
-    def _stored(self, version: int) -> int:
+    def layer_of(self, version: int) -> int:
         """The place on the version axis: codes that turning does not change are stored once."""
         if version not in VERSIONS:
             raise ValueError(f'{version=} must be one of 0 … 7')
-        if self.attributes['encoder']['turn_invariant']:
+        if self.layout_only or self.attributes['encoder']['turn_invariant']:
             return 0
         stored = self.stored_codes.shape[0]
         if version >= stored:
@@ -123,8 +129,13 @@ class Grid:
         return version
 
 
-def open_grid(path: str | os.PathLike) -> Grid:
+def open_grid(path: str | os.PathLike, *, layout_only: bool = False) -> Grid:
     """Opens a compressed slide.
+
+    Args:
+        path: The zarr group.
+        layout_only: Let versions turn the layout alone, with the codes of version 0: for grids that
+            were compressed in one version.
 
     Raises:
         GridError: There is no grid, or it is not complete, or of an unknown schema.
@@ -132,7 +143,7 @@ def open_grid(path: str | os.PathLike) -> Grid:
     path = pathlib.Path(path)
     attributes = schema.read_complete(path)
     tissue = arrays.open_array(path / 'tissue').read().result()
-    return Grid(path, attributes, arrays.open_array(path / 'codes'), tissue)
+    return Grid(path, attributes, arrays.open_array(path / 'codes'), tissue, layout_only)
 
 
 def overlap(start: int, size: int, length: int) -> tuple[slice, slice]:

@@ -33,6 +33,7 @@ def make_part(
     folder: pathlib.Path,
     *,
     subset: str,
+    quota: Sequence[int] | None = None,
     seed: int,
     workers: int,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def make_part(
         classes: Of the set.
         folder: Of the set.
         subset: The slide's.
+        quota: How many of each class; None: `per_slide` of all together.
         seed: Of the set; each slide's draw depends on it and the slide's id alone.
         workers: Threads that read.
 
@@ -73,14 +75,7 @@ def make_part(
         tissue = found.share.astype(np.float32) > settings.tissue_threshold
         regions = _regions(drawn, slide.bounds[:2], settings, classes)
         labels = _labels(plan, tissue, regions, settings, classes)
-        cells = choose_cells(
-            tissue,
-            quota=settings.per_slide,
-            seed=(seed, *entry.slide_id.encode()),
-            labels=labels,
-            classes=len(classes.names),
-            neighbours=any(settings.pairs.values()),
-        )
+        cells = _choose(tissue, labels, quota, settings, classes, (seed, *entry.slide_id.encode()))
         pixels = read_patches(slide, plan, cells, workers=workers)
     own = np.full(len(cells), -1) if labels is None else labels[tuple(cells.T)]
     rows = [
@@ -99,7 +94,8 @@ def make_part(
     place = folder / 'positions' / f'{entry.slide_id}.png'
     with workdir.replacing(place) as partial:
         picture.save(partial, format='png', compress_level=1)
-    notes, short = _shortage(tissue, labels, len(cells), own, settings, classes)
+    wanted = _wanted(labels, quota, settings, classes)
+    notes, short = _shortage(tissue, labels, own, wanted, classes)
     return {
         'pitch': [float(value) for value in plan.stride_level0],
         'cells': int(tissue.size),
@@ -185,17 +181,64 @@ def _labels(
     return labels
 
 
-def _shortage(tissue, labels, taken, own, settings, classes) -> tuple[list[str], bool]:
+def _wanted(
+    labels: np.ndarray | None,
+    quota: Sequence[int] | None,
+    settings: SlidePatches,
+    classes: Classes,
+) -> list[int]:
+    """How many patches of each class are asked for; of a slide without labels, of all."""
+    if labels is None:
+        return [settings.per_slide if quota is None else 0]
+    if quota is not None:
+        return list(quota)
+    share, extra = divmod(settings.per_slide, len(classes.names))
+    return [share + (number < extra) for number in range(len(classes.names))]
+
+
+def _choose(
+    tissue: np.ndarray,
+    labels: np.ndarray | None,
+    quota: Sequence[int] | None,
+    settings: SlidePatches,
+    classes: Classes,
+    seed: Sequence[int],
+) -> np.ndarray:
+    """Draws cells, int `[n, 2]` in row-major order: of each class its quota, or `per_slide`."""
+    neighbours = any(settings.pairs.values())
+    if quota is None:
+        return choose_cells(
+            tissue,
+            quota=settings.per_slide,
+            seed=seed,
+            labels=labels,
+            classes=len(classes.names),
+            neighbours=neighbours,
+        )
+    chosen = np.zeros(tissue.shape, bool)
+    for number, count in enumerate(quota if labels is not None else ()):
+        own = tissue & (labels == number)
+        cells = choose_cells(own, quota=count, seed=(*seed, number), neighbours=neighbours)
+        chosen[tuple(cells.T)] = True
+    return np.argwhere(chosen)
+
+
+def _shortage(
+    tissue: np.ndarray,
+    labels: np.ndarray | None,
+    own: np.ndarray,
+    wanted: Sequence[int],
+    classes: Classes,
+) -> tuple[list[str], bool]:
     """What a slide has less of than was asked; that it has none of a class is no news."""
     if not tissue.any():
         return ['no tissue'], True
     if labels is None:
-        short = taken < settings.per_slide
-        return [f'no more than {taken:,} cells have tissue'] * short, short
-    share, extra = divmod(settings.per_slide, len(classes.names))
+        short = len(own) < sum(wanted)
+        return [f'no more than {len(own):,} cells have tissue'] * short, short
     notes = [
         f'no more than {count:,} cells of {name}'
         for number, name in enumerate(classes.names)
-        if 0 < (count := int((own == number).sum())) < share + (number < extra)
+        if 0 < (count := int((own == number).sum())) < wanted[number]
     ]
-    return notes or ['no cell has a label'] * (not taken), bool(notes) or not taken
+    return notes or ['no cell has a label'] * (not len(own)), bool(notes) or not len(own)

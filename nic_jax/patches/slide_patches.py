@@ -23,7 +23,13 @@ from nic_jax.patches import pairs as pairs_
 from nic_jax.patches import store
 from nic_jax.patches.annotations import AnnotationError
 from nic_jax.patches.slide_part import make_part
-from nic_jax.patches.slide_plan import Classes, check_cases, deal_subsets, find_classes
+from nic_jax.patches.slide_plan import (
+    Classes,
+    check_cases,
+    deal_quotas,
+    deal_subsets,
+    find_classes,
+)
 from nic_jax.patches.slide_settings import SlidePatches
 
 _AT_ONCE = 2  # slides: the next one's overview is read beside this one's patches
@@ -91,19 +97,21 @@ def make_slide_set(
     summary.left_out = len(entries) - len(chosen)
     check_cases(chosen, subsets, settings)
     classes = find_classes(chosen, annotations, settings)
+    quotas = deal_quotas(chosen, annotations, subsets, classes, settings)
     made_with = {'seed': seed, **dataclasses.asdict(settings)}
 
     def attempt(entry: SlideEntry) -> tuple[bool, dict[str, Any] | Exception]:
         """Whether the slide was made already, and its record or what went wrong."""
         try:
             annotation, subset = annotations.get(entry.slide_id), subsets[entry.slide_id]
-            asked = _asked(entry, annotation, subset, classes)
+            quota = quotas.get(entry.slide_id)
+            asked = _asked(entry, annotation, subset, quota, classes)
             if record := _made(folder, entry, asked):
                 return True, record
             _unfinish(folder)
             record = make_part(
                 entry, annotation, settings, classes, folder,
-                subset=subset, seed=seed, workers=workers,
+                subset=subset, quota=quota, seed=seed, workers=workers,
             )  # fmt: skip
             record['asked'] = asked
             workdir.write_atomically(_record(folder, entry), json.dumps(record, indent=1))
@@ -138,7 +146,7 @@ def make_slide_set(
     return summary
 
 
-def _asked(entry, annotation, subset: str, classes: Classes) -> dict[str, Any]:
+def _asked(entry, annotation, subset: str, quota, classes: Classes) -> dict[str, Any]:
     """What a slide's part is made of, beside the settings of the set."""
     if not entry.path.exists():
         raise ValueError(f'there is no file {entry.path}; correct its path in the table')
@@ -151,6 +159,7 @@ def _asked(entry, annotation, subset: str, classes: Classes) -> dict[str, Any]:
         'mpp_given': entry.mpp,
         'case_id': entry.case_id,
         'subset': subset,
+        'quota': None if quota is None else list(quota),
         'classes': [list(classes.names), dict(classes.of)],
     }
 

@@ -46,7 +46,8 @@ def deal_subsets(
         for subset in store.SUBSETS:
             found |= {entries[index].slide_id: subset for index in getattr(fold, subset)}
         return found
-    shares = {'train': 1 - settings.valid_share, 'valid': settings.valid_share}
+    held_out = {'valid': settings.valid_share, 'test': settings.test_share}
+    shares = {'train': 1 - sum(held_out.values()), **held_out}
     shares = {subset: share for subset, share in shares.items() if share}
     dealt = share_out(cases, [''] * len(cases), shares=shares, seed=seed)
     return dict(zip(found, dealt, strict=True))
@@ -90,10 +91,44 @@ def find_classes(
         name, _, members = text.partition('=')
         of |= dict.fromkeys((members or name).split('+'), name)
     if not settings.classes:
-        names = set()
-        for file in files:
-            with contextlib.suppress(AnnotationError):  # its slide's failure, when its turn comes
-                names |= {region.name for region in read_annotations(file).regions}
+        names = set().union(*map(_drawn_names, files))
         of = {name: name for name in sorted(names)}
     names = [*of.values(), settings.background, settings.unannotated]
     return Classes(tuple(dict.fromkeys(filter(None, names))), of)
+
+
+def deal_quotas(
+    entries: Sequence[SlideEntry],
+    annotations: Mapping[str, pathlib.Path | None],
+    subsets: Mapping[str, str],
+    classes: Classes,
+    settings: SlidePatches,
+) -> dict[str, tuple[int, ...]]:
+    """slide_id to how many patches of each class are drawn, by `per_class`; else nothing.
+
+    Each subset's number of a class is shared out evenly over the subset's slides that have it, one
+    more for the first few.
+    """
+    quotas = {entry.slide_id: [0] * len(classes.names) for entry in entries}
+    if not settings.per_class:
+        return {}
+    holds = {}
+    for entry in entries:
+        file = annotations.get(entry.slide_id)
+        names = {classes.of.get(name) for name in _drawn_names(file)} if file else set()
+        holds[entry.slide_id] = names | {settings.background if file else settings.unannotated}
+    for subset, total in zip(store.SUBSETS, settings.per_class, strict=True):
+        slides = [entry.slide_id for entry in entries if subsets[entry.slide_id] == subset]
+        for number, name in enumerate(classes.names):
+            holders = [slide for slide in slides if name in holds[slide]]
+            for rank, slide in enumerate(holders):
+                share, extra = divmod(total, len(holders))
+                quotas[slide][number] = share + (rank < extra)
+    return {slide: tuple(numbers) for slide, numbers in quotas.items()}
+
+
+def _drawn_names(file: pathlib.Path) -> set[str]:
+    """The names in a file of annotations; none where it cannot be read."""
+    with contextlib.suppress(AnnotationError):  # its slide's failure, when its turn comes
+        return {region.name for region in read_annotations(file).regions}
+    return set()

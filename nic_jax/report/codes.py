@@ -12,13 +12,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from nic_jax.report.pictures import new_figure, save
+from nic_jax.report.pictures import COLOURS, new_figure, save
 from nic_jax.workdir import write_atomically
 
 MAPPED = 1000  # patches in a map, at most: more would hide one another
 _COLUMNS = 3  # panels side by side
-# Okabe and Ito's colours, which the colour-blind tell apart.
-_COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000')
 
 
 def confusions(
@@ -101,7 +99,7 @@ def code_map(
             places = layout.fit_transform(some)
         for number, label in enumerate(classes):
             here = places[labels[chosen] == number]
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             axis.scatter(here[:, 0], here[:, 1], s=5, color=colour, alpha=0.6, label=label)
         axis.set_title(name)
         axis.set_axis_on()

@@ -9,6 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nic_jax.workdir import replacing
 
+# Okabe and Ito's, which colour-blind readers can tell apart.
+COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#000000', '#F0E442')
+
 
 def patch_sheet(rows: Mapping[str, np.ndarray], path: pathlib.Path, *, columns: int = 25) -> None:
     """Draws sheets of patches one below another.

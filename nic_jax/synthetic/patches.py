@@ -4,13 +4,18 @@ Shapes: N patches of `cell` x `cell` px, uint8 of 0 and 1.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from nic_jax.encoders.batches import Source
+from nic_jax.patches import pairs as pairs_
+from nic_jax.patches.store import Parts
 from nic_jax.synthetic import rectangles
 from nic_jax.synthetic.digits import DigitSet
 
+SUBSETS = ('train', 'valid')
 # A patch with a white pixel is drawn this many times as often as an empty one (the TPAMI paper).
 WHITE_WEIGHT = 2
 
@@ -91,6 +96,25 @@ def cell_patches(
     return found
 
 
+def cell_pairs(drawn: Cells, subset: str, *, seed: int) -> np.ndarray:
+    """As many pairs as cells, int32 `[N, 3]`, by the shares of `patches.pairs`.
+
+    Indices are of the cells, and from N on of their neighbours.
+    """
+    N = len(drawn.patches)
+    rng = np.random.default_rng((seed, *subset.encode(), *b'pairs'))
+    counts = pairs_.count_kinds(N)
+    order = rng.permutation(N)
+    same, beside = order[: counts.same], order[counts.same : counts.same + counts.adjacent]
+    apart = pairs_.different_sources(rng, drawn.images, counts.apart, subset)
+    pairs = [
+        np.stack([same, same, np.ones_like(same)], axis=1),
+        np.stack([beside, beside + N, np.zeros_like(beside)], axis=1),
+        np.column_stack([apart, np.zeros(len(apart), int)]),
+    ]
+    return rng.permutation(np.concatenate(pairs)).astype(np.int32)
+
+
 def digit_patches(
     digits: DigitSet, *, seed: int, count: int, jitter: int = 4, cell: int = 9
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -113,3 +137,27 @@ def digit_patches(
     rows = top[:, None, None] + np.arange(cell)[:, None]
     columns = left[:, None, None] + np.arange(cell)
     return framed[chosen[:, None, None], rows, columns], labels.astype(np.int64)
+
+
+def source_of(folder: pathlib.Path, kind: str, classes: int) -> Source:
+    """The patches of one kind, 'cells' (with pairs) or 'digits' (with labels)."""
+    arrays = {
+        (name, subset): np.load(folder / f'{name}_{subset}.npy', mmap_mode='r')
+        for name in ((kind, 'neighbours') if kind == 'cells' else (kind,))
+        for subset in SUBSETS
+    }
+    count, valid_count = (len(arrays[kind, subset]) for subset in SUBSETS)
+    train, valid = np.arange(count), np.arange(count, count + valid_count)
+    if kind == 'digits':
+        labels = [np.load(folder / f'labels_{subset}.npy') for subset in SUBSETS]
+        names = tuple(str(digit) for digit in range(classes))
+        return Source(Parts(arrays.values()), train, valid, np.concatenate(labels), names)
+    pairs = {}
+    # The arrays' order is training, validation, and their neighbours in the same order.
+    for subset, first in (('train', 0), ('valid', count)):
+        found = np.load(folder / f'pairs_{subset}.npy')
+        beside = found[:, :2] >= len(arrays[kind, subset])
+        other = count + valid_count - len(arrays[kind, subset])  # of the other subset, in between
+        found[:, :2] += first + np.where(beside, other, 0).astype(np.int32)
+        pairs[subset] = found
+    return Source(Parts(arrays.values()), train, valid, pairs=pairs)

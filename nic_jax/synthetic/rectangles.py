@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,9 @@ class RectangleStudy:
 
     Attributes:
         size: side of the image in px, a multiple of `cell`.
-        cell: side of a cell in px; a cell gets one digit at most.
+        cell: side of a cell in px; a cell gets one digit at most. Encoders see patches as large.
+        stride: px between neighbouring patches of the grid of codes; None for `cell`. A smaller one
+            makes patches overlap, a larger one leaves pixels out. The image is the same with any.
         fill: digits per pixel of the image. .002 gives 25,920 digits, 16.2 % of the cells.
         jitter: a digit is moved by up to this many px on each axis.
         lesion_min: shortest long side of the rectangles in px (the short side is half of it).
@@ -31,6 +34,7 @@ class RectangleStudy:
 
     size: int = 3600
     cell: int = 9
+    stride: int | None = None
     fill: float = 0.002
     jitter: int = 4
     lesion_min: int = 36
@@ -40,6 +44,10 @@ class RectangleStudy:
     def __post_init__(self):
         if self.size % self.cell:
             raise ValueError(f'{self.size=} must be a multiple of {self.cell=}')
+        if self.stride is not None and not 0 < self.stride <= self.size - self.cell:
+            raise ValueError(
+                f'{self.stride=} must be from 1 to {self.size - self.cell}, or None for the cell'
+            )
         if not 0 < self.digits <= self.cells**2:
             raise ValueError(f'{self.fill=} means {self.digits} digits in {self.cells**2} cells')
         if not 0 < self.lesion_min <= self.lesion_max <= self.size // 2:
@@ -55,6 +63,16 @@ class RectangleStudy:
         return self.size // self.cell
 
     @property
+    def step(self) -> int:
+        """Pixels between neighbouring patches of the grid."""
+        return self.stride or self.cell
+
+    @property
+    def grid_cells(self) -> int:
+        """Patches along one side of the grid of codes, whole ones only."""
+        return (self.size - self.cell) // self.step + 1
+
+    @property
     def digits(self) -> int:
         """Digits in one image."""
         return round(self.fill * self.size**2)
@@ -68,6 +86,8 @@ class RectangleImage:
         pixels: uint8 of 0 and 1, [size, size].
         mask: bool, [cells, cells]; cells whose centre lies in the tilted rectangle.
         other_mask: the same for the upright one.
+        grid_mask: bool, [grid_cells, grid_cells]; patches of the grid whose centre lies in the
+            tilted rectangle. The same as `mask` unless the study has a stride.
         classes: int8, [cells, cells]; the digit put into each cell, -1 where there is none.
         label: the tilted rectangle's digit.
         other_label: the upright one's.
@@ -78,6 +98,7 @@ class RectangleImage:
     pixels: np.ndarray
     mask: np.ndarray
     other_mask: np.ndarray
+    grid_mask: np.ndarray
     classes: np.ndarray
     label: int
     other_label: int
@@ -110,7 +131,12 @@ def draw(
     label = int(drawn_label if label is None else label)
     other_label = int(label + step) % study.classes  # (label + 1..8) mod 10
     lesion = int(rng.integers(study.lesion_min, study.lesion_max, endpoint=True))
-    mask, other_mask = _layout(study, lesion, rng)
+    layout = _draw_layout(study.size, lesion, rng)
+    centres = np.arange(study.cells) * study.cell + study.cell / 2
+    mask, other_mask = _masks(layout, centres)
+    grid_mask = mask
+    if study.step != study.cell:
+        grid_mask, _ = _masks(layout, np.arange(study.grid_cells) * study.step + study.cell / 2)
 
     taken = rng.choice(study.cells**2, study.digits, replace=False, shuffle=False)
     chosen = rng.integers(study.classes, size=study.digits, dtype=np.int8)
@@ -122,6 +148,7 @@ def draw(
         pixels=_paint(study, digits, taken, digits.pick(chosen, rng), rng),
         mask=mask,
         other_mask=other_mask,
+        grid_mask=grid_mask,
         classes=classes.reshape(study.cells, study.cells),
         label=label,
         other_label=other_label,
@@ -147,16 +174,31 @@ def generate(
     )
 
 
-def cells(pixels: np.ndarray, cell: int) -> np.ndarray:
-    """The cells of an image, without a copy: [size, size] -> [rows, columns, cell, cell]."""
-    rows, columns = pixels.shape[0] // cell, pixels.shape[1] // cell
-    return pixels.reshape(rows, cell, columns, cell).swapaxes(1, 2)
+def cells(pixels: np.ndarray, cell: int, stride: int | None = None) -> np.ndarray:
+    """The patches of an image, without a copy: [size, size] -> [rows, columns, cell, cell].
+
+    Args:
+        pixels: of the image.
+        cell: side of a patch in px.
+        stride: px from one patch to the next; None for `cell`, patches side by side.
+    """
+    step = stride or cell
+    return np.lib.stride_tricks.sliding_window_view(pixels, (cell, cell))[::step, ::step]
 
 
-def _layout(
-    study: RectangleStudy, lesion: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the tilted and of the upright rectangle, bool [cells, cells].
+class _Layout(NamedTuple):
+    """Where the rectangles lie, px; before the square's symmetry (turns, mirrored) moves both."""
+
+    size: int
+    lesion: int
+    tilted: tuple[float, float]  # y, x of the centre
+    upright: tuple[float, float]
+    turns: int
+    mirrored: bool
+
+
+def _draw_layout(size: int, lesion: int, rng: np.random.Generator) -> _Layout:
+    """Draws where the two rectangles of long side `lesion` lie.
 
     Drawn with the tilted rectangle on the left at 45 degrees and the upright one on the right, its
     long side vertical; one of the square's eight symmetries then turns both, which gives every half
@@ -165,23 +207,39 @@ def _layout(
     is wider than a half, reaches over the middle (by 109 px at most); the upright one then keeps
     off that box.
     """
-    size, long, short = study.size, lesion / 2, lesion / 4  # half sides of the rectangles
+    long, short = lesion / 2, lesion / 4  # half sides of the rectangles
     box = (long + short) / math.sqrt(2)  # half side of the tilted one's bounding box
     tilted_x = rng.uniform(box, max(box, size / 2 - box))
     tilted_y, upright_y = rng.uniform((box, long), (size - box, size - long))
     upright_x = rng.uniform(max(size / 2, tilted_x + box) + short, size - short)
+    turns, mirrored = rng.integers(4), rng.integers(2)
+    return _Layout(
+        size, lesion, (tilted_y, tilted_x), (upright_y, upright_x), int(turns), bool(mirrored)
+    )
 
-    centres = (np.arange(study.cells) + 0.5) * study.cell
-    x, y = centres[None, :], centres[:, None]
+
+def _masks(layout: _Layout, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n × n patches have their centre in the tilted, and in the upright rectangle.
+
+    Args:
+        layout: the rectangles.
+        centres: of the patches along either axis, px, [n].
+    """
+    y, x = centres[:, None], centres[None, :]
+    # From the image back to the layout as it was drawn: mirrored first and then turned
+    # counter-clockwise, so the other way round here. Not the masks are turned, since the patches'
+    # centres need not lie symmetrically in the image.
+    for _ in range(layout.turns):
+        y, x = x, layout.size - y
+    if layout.mirrored:
+        x = layout.size - x
+    long, short = layout.lesion / 2, layout.lesion / 4
+    (tilted_y, tilted_x), (upright_y, upright_x) = layout.tilted, layout.upright
     along = (x - tilted_x + y - tilted_y) / math.sqrt(2)
     across = (x - tilted_x - y + tilted_y) / math.sqrt(2)
     tilted = (np.abs(along) <= long) & (np.abs(across) <= short)
     upright = (np.abs(x - upright_x) <= short) & (np.abs(y - upright_y) <= long)
-
-    turns, mirrored = rng.integers(4), rng.integers(2)
-    masks = np.stack([tilted, upright])
-    masks = np.rot90(masks[:, :, ::-1] if mirrored else masks, turns, axes=(1, 2))
-    return np.ascontiguousarray(masks[0]), np.ascontiguousarray(masks[1])
+    return tilted, upright
 
 
 def _paint(

@@ -1,0 +1,75 @@
+"""Slides made of real tissue tiles, with lesions known to the cell: what each model can learn.
+
+    python -m nic_jax.main --config=experiments/mosaic.py --workdir=runs/mosaic \
+        --config.tiles.tiles=pcam_26k.csv
+
+`tiles` is a table of labelled 96-px tiles at 1 µm/px, an archive or a folder (`TileTable`), with a
+subset for testing, such as PatchCamelyon's. Each slide is a pyramidal TIFF of 40×40 tiles: normal
+tissue of irregular outline and, where positive, a lesion of tumour tiles. P = 64 px are the centre
+of a tile and the stride S = 96 px is its pitch, so no patch straddles two tiles. Lesions have the
+outlines of CAMELYON16's where `--config.mosaic.annotations=` gives its polygons (a folder or an
+archive of NCRF's JSON), else they are grown at random.
+
+Two labels, 400 training and 200 test slides each: `presence` (a lesion of 1 to 300 tiles, drawn
+log-uniformly, or none), which a bag of patches can tell; `arrangement` (8 to 150 tumour tiles, as
+one mass or scattered), which no bag can. Test slides are made of test tiles, and each of the four
+parts of the training slides of a quarter of the others: a part validates on tiles that no training
+slide has. Test slides get the mean of the four folds' networks, with two initialisations.
+
+The published encoders are fetched; other encoders are named by their folders
+(`--config.encoder=mean_rgb,nic_bigan,nic_multitask4,runs/patches/vae`).
+
+Variants: `models` (the spatial model, the paper's CNN, a small CNN with attention pooling, gated-attention
+MIL, a set transformer and mean pooling, on one encoder), `shuffled` (the same with the cells of every grid shuffled: arrangement
+must fall to chance), `train_size` (100 to 800 slides), `stride` (every tile, every second, every
+third), `debug` (seconds, learns nothing).
+
+TIME
+RESULT
+"""
+
+from nic_jax import config as defaults
+
+VARIANTS = ('models', 'shuffled', 'train_size', 'stride', 'debug')
+MODELS = 'spatial,cnn,attention_cnn,abmil,transformer,mean'
+
+
+def get_config(variant: str = ''):
+    """Returns the settings: the spatial model on several encoders, or one of `VARIANTS`."""
+    if variant not in ('', *VARIANTS):
+        raise ValueError(
+            f'no variant {variant!r} of this experiment; there are {", ".join(VARIANTS)}'
+        )
+    config = defaults.mosaic()
+    config.encoder = 'nic_multitask4' if variant else 'mean_rgb,nic_bigan,nic_multitask4'
+    config.tiling.update(mpp=1.0, patch_size=64, stride=96)
+    # One version: eight times less to encode; the layout is turned in training instead.
+    config.compress.versions = 1
+    config.classifier.update(crop=40, turn_grids=True)
+    if variant in ('models', 'shuffled', 'train_size'):
+        config.model = MODELS
+    if variant == 'shuffled':
+        config.sweep.key, config.sweep['values'] = 'cohort.shuffle_cells', (False, True)
+    elif variant == 'train_size':
+        config.mosaic.train_slides = 800
+        config.sweep.key, config.sweep['values'] = (
+            'classifier.train_slides',
+            (100, 200, 400, 800),
+        )
+    elif variant == 'stride':
+        config.sweep.key, config.sweep['values'] = 'tiling.stride', (96, 192, 288)
+    elif variant == 'debug':
+        config.encoder = 'mean_rgb'
+        config.model = MODELS
+        config.mosaic.update(
+            cells=14,
+            train_slides=8,
+            test_slides=4,
+            parts=2,
+            lesion_max=20,
+            arrangement_min=4,
+            arrangement_max=10,
+        )
+        config.classifier.update(crop=14, epochs=2, batch=4, seeds=(0,))
+        config.cnn.update(widths=(8,) * 8, dense=8)
+    return config
