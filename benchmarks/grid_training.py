@@ -4,8 +4,8 @@
 
 Random grids in the stored format, 128 features and one version, in a temporary folder; a second
 epoch of training from the store alone (no cache), with the cache that fills as it trains, and from
-arrays in memory beforehand, each as `classify` trains: crops read ahead by threads, batches of 16. The record goes to
-benchmarks/results/grid_training.json.
+arrays in memory beforehand, each as `classify` trains: crops read ahead by threads, batches of 16.
+The record goes to benchmarks/results/grid_training.json.
 """
 
 import argparse

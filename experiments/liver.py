@@ -17,7 +17,8 @@ Variants, of which encoders are compared; each wants a workdir of its own:
 - without one: the authors' BiGAN and their encoder of four tasks, which was trained with heavy
   colour augmentation.
 - `light` and `strong`: a BiGAN and contrastive learning on patches of these slides, with light or
-  heavy augmentation of colours (`patches/augmentation.py`).
+  heavy augmentation of colours (`patches/augmentation.py`). They see the pixels of all slides,
+  those that test the networks too, but no outcome.
 - `tasks`: one task against several. Train both on tables of tiles first, and with light and strong
   augmentation if you like:
   `experiments/patch_benchmark.py:gpu --workdir=runs/tasks --config.encoder=supervised,multitask
@@ -72,7 +73,13 @@ def _debug(config) -> None:
     config.tissue.mpp = 20.0
     config.compress.versions = 1
     config.classifier.update(
-        crop=16, epochs=2, steps_per_epoch=2, batch=8, test_crops=2, seeds=(0,)
+        crop=16,
+        epochs=3,
+        steps_per_epoch=10,
+        batch=8,
+        learning_rate=0.02,
+        test_crops=2,
+        seeds=(0,),
     )
     config.cnn.update(widths=(8,) * 8, dense=8)
     config.spatial.update(width=8, units=8)

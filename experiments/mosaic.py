@@ -19,10 +19,10 @@ slide has. Test slides get the mean of the four folds' networks, with two initia
 The published encoders are fetched; other encoders are named by their folders
 (`--config.encoder=mean_rgb,nic_bigan,nic_multitask4,runs/patches/vae`).
 
-Variants: `models` (the spatial model, the paper's CNN, a small CNN with attention pooling, gated-attention
-MIL, a set transformer and mean pooling, on one encoder), `shuffled` (the same with the cells of every grid shuffled: arrangement
-must fall to chance), `train_size` (100 to 800 slides), `stride` (every tile, every second, every
-third), `debug` (seconds, learns nothing).
+Variants: `models` (on one encoder: the spatial model, the paper's CNN, a small CNN with attention
+pooling, gated-attention MIL, a set transformer, mean pooling), `shuffled` (the same, and once more
+with the cells of every grid shuffled: arrangement must fall to chance), `train_size` (100 to 800
+slides), `stride` (every tile, every second, every third), `debug` (a minute, learns nothing).
 
 TIME
 RESULT

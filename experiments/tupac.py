@@ -76,7 +76,13 @@ def _debug(config) -> None:
     config.tissue.mpp = 20.0
     config.compress.versions = 1
     config.classifier.update(
-        crop=16, epochs=2, steps_per_epoch=2, batch=4, test_crops=2, seeds=(0,)
+        crop=16,
+        epochs=3,
+        steps_per_epoch=10,
+        batch=4,
+        learning_rate=0.02,
+        test_crops=2,
+        seeds=(0,),
     )
     config.cnn.update(widths=(8,) * 8, dense=8)
     config.spatial.update(width=8, units=8)

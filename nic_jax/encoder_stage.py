@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import devices, progress, workdir
+from nic_jax import devices, progress, sweeps, workdir
 from nic_jax.encoders import architectures, batches, storage, training
 from nic_jax.encoders.batches import Batches, Source
 from nic_jax.encoders.bigan import bigan
@@ -94,7 +94,8 @@ def train_encoder(
         made_of: What tells the sets of patches apart from others, JSON values.
         overwrite: Replace an encoder that was trained with other settings.
     """
-    folder, settings = home / name / 'encoder', settings_of(config, name)
+    called = name + sweeps.encoder_suffix(config)  # its folder
+    folder, settings = home / called / 'encoder', settings_of(config, name)
     made_with = {
         'objective': name,
         'settings': dataclasses.asdict(settings),
@@ -107,15 +108,15 @@ def train_encoder(
         found = {each: sources(each) for each in sets_of(config, name)}
         return build(name, settings, found, code_size=config.code_size, seed=config.seed)
 
-    with workdir.alone(home, f'{name}/encoder'):
+    with workdir.alone(home, f'{called}/encoder'):
         # Before anything is noted, so that settings that cannot be trained are easily mended.
         ready = None if workdir.is_finished(folder) else built()
         if workdir.begin(folder, made_with, overwrite=overwrite):
-            progress.console.print(f'encoder: {name} is trained')
+            progress.console.print(f'encoder: {called} is trained')
             return
         objective, feed = ready or built()
         began = time.perf_counter()
-        with progress.bar(f'encoder {name}', total=settings.steps, unit='steps') as advance:
+        with progress.bar(f'encoder {called}', total=settings.steps, unit='steps') as advance:
             weights = training.train(
                 objective,
                 batches=feed.train,
@@ -123,25 +124,26 @@ def train_encoder(
                 settings=settings,
                 seed=config.seed,
                 folder=folder / 'unfinished',
-                report=functools.partial(_report, name, settings, home, advance, [began]),
+                report=functools.partial(_report, called, settings, home, advance, [began]),
             )
         kept = objective.keep
         other = 'last' if kept == 'best' else 'best'
         storage.write_encoder(folder / other, objective.encoder(weights[other], mpp))
         history = json.loads((folder / 'unfinished' / training.HISTORY).read_text('utf-8'))
-        training_curve.draw(history, folder / 'curve.png', title=name, watched=objective.watched)
+        training_curve.draw(history, folder / 'curve.png', title=called, watched=objective.watched)
         if objective.pictures is not None:
             some = feed.valid[0]()['patches'][:50]
             rows = objective.pictures(weights[kept], some)
             rows = {title: np.clip(np.asarray(row), 0, 255) for title, row in rows.items()}
             pictures.patch_sheet(rows, folder / 'samples.png')
-        storage.write_encoder(home / name, objective.encoder(weights[kept], mpp))
+        storage.write_encoder(home / called, objective.encoder(weights[kept], mpp))
         workdir.write_atomically(folder / training.HISTORY, json.dumps(history, indent=1))
         workdir.finish(folder)
         shutil.rmtree(folder / 'unfinished')
     seconds = time.perf_counter() - began
     progress.console.print(
-        f'encoder: {name} trained, {history[-1]["step"]:,} steps, {seconds / 60:.1f} min → {folder}'
+        f'encoder: {called} trained, {history[-1]["step"]:,} steps, {seconds / 60:.1f} min '
+        f'→ {folder}'
     )
 
 

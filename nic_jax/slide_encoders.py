@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from nic_jax import encoder_stage, prefetch
+from nic_jax import encoder_stage, prefetch, sweeps
 from nic_jax.compression.settings import CompressSettings
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
@@ -45,8 +45,9 @@ def asked_encoders(config: Config) -> list[AskedEncoder]:
     found = []
     for named in (name.strip() for name in config.encoder.split(',')):
         if named in encoder_stage.OBJECTIVES:
-            name, inputs = named, ((config.patches.patch_size, config.patches.mpp),)
-            load = functools.partial(lambda name, home: read_encoder(home / name), named)
+            name = named + sweeps.encoder_suffix(config)
+            inputs = ((config.patches.patch_size, config.patches.mpp),)
+            load = functools.partial(lambda name, home: read_encoder(home / name), name)
         else:
             given = load_encoder(named)
             name, inputs = given.name, given.inputs

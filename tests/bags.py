@@ -1,13 +1,16 @@
 """Grids of codes with background, and networks with weights that hide nothing, for tests."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 # Names of networks, and fields that keep them small.
 SMALL = {
+    'spatial': {'width': 6, 'units': 5},
     'cnn': {'widths': (6,) * 8, 'dense': 5},
-    'spatial': {'width': 6},
+    'attention_cnn': {'widths': (6,) * 4, 'input_width': 4},
     'abmil': {'width': 6, 'units': 5},
     'transformer': {'width': 8, 'points': 3, 'heads': 2},
     'mean': {},
@@ -34,7 +37,7 @@ def shuffled(codes, *, seed=0):
 
 def variables(network, codes, *, seed=0):
     """Random weights, no bias of which is zero; a mean and deviation that are no mere 0 and 1."""
-    made = network.init(jax.random.key(seed), codes)
+    made = jax.jit(network.init)(jax.random.key(seed), codes)
     rng = np.random.default_rng(seed)
 
     def moved(path, value):
@@ -46,4 +49,17 @@ def variables(network, codes, *, seed=0):
 
 def outputs(network, weights, codes):
     """float64 [B, outputs]."""
-    return np.asarray(jax.jit(network.apply)(weights, jnp.asarray(codes)), np.float64)
+    return np.asarray(_apply(network, weights, jnp.asarray(codes)), np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network, weights, codes):
+    return network.apply(weights, codes)
+
+
+def compile_quickly():
+    """To be yielded from by a fixture: most of the time of small networks is compilation."""
+    before = jax.config.read('jax_disable_most_optimizations')
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', before)

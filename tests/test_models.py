@@ -3,16 +3,21 @@
 import jax
 import numpy as np
 import pytest
-from bags import BAGS, SMALL, outputs, shuffled, tissue, variables
+from bags import BAGS, SMALL, compile_quickly, outputs, shuffled, tissue, variables
 
 from nic_jax import devices
 from nic_jax.classifiers.models import NETWORKS, build_network, network_fields
 from nic_jax.classifiers.steps import compile_step, initial_state, variables_of
 from nic_jax.networks.gated_attention import GatedAttention
-from nic_jax.networks.grid_cnn import PAPER_STRIDES
+from nic_jax.networks.grid_cnn import PAPER_STRIDES, GridCNN
 
 # Sums of a few hundred float32 in another order.
 CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+    yield from compile_quickly()
 
 
 def _small(model, *, count=2, size=12):
@@ -42,9 +47,12 @@ def test_every_default_is_told_and_none_is_the_tasks():
         fields = network_fields(model)
         assert fields['dropout'] >= 0
         assert not fields.keys() & {'outputs', 'parent', 'name'}
-        if model != 'cnn':
+        if network is not GridCNN:
             assert build_network(model, fields, outputs=3, crop=9) == network(outputs=3)
-    assert network_fields('cnn')['strides'] is None
+    fields = network_fields('cnn')
+    assert fields.pop('strides') is None
+    assert GridCNN(outputs=3, **fields) == GridCNN(outputs=3)  # the paper's
+    assert network_fields('attention_cnn')['pooling'] == 'attention'
 
 
 def test_fields_read_from_json_build_the_same_network():
@@ -59,7 +67,7 @@ def test_fields_read_from_json_build_the_same_network():
 @pytest.mark.parametrize(
     ('model', 'fields', 'message'),
     [
-        ('svm', {}, "no model 'svm'; there are spatial, cnn, abmil, transformer, mean"),
+        ('svm', {}, "no model 'svm'; there are spatial, cnn, .*abmil"),
         ('abmil', {'heads': 4, 'depth': 1}, 'abmil has no depth, heads; it has width, units'),
         ('cnn', {'outputs': 3}, 'cnn has no outputs'),
         ('cnn', {'widths': (8,)}, 'give --config.cnn.widths as many'),
@@ -74,22 +82,28 @@ def test_what_there_is_not_is_refused(model, fields, message):
 def test_fields_that_do_not_go_together_are_refused(model):
     fields = {'transformer': {'width': 10, 'heads': 4}, 'spatial': {'windows': (1, 4)}}[model]
     network = build_network(model, fields, outputs=2, crop=9)
-    with pytest.raises(ValueError, match='heads=4|must be odd'):
+    with pytest.raises(ValueError, match=r'heads=4|must be odd'):
         network.init(jax.random.key(0), tissue(1))
 
 
-@pytest.mark.parametrize('task', ['classification', 'regression', 'survival'])
-@pytest.mark.parametrize('model', NETWORKS)
+@pytest.mark.parametrize(
+    ('model', 'task'),
+    [(model, 'classification') for model in NETWORKS]
+    + [('mean', 'regression'), ('abmil', 'survival')],
+)
 def test_a_step_moves_weights_and_leaves_constants(model, task):
-    codes = tissue(4)
+    codes = tissue()
+    codes[1] = 0  # a slide without tissue, whose gradient is finite too
     targets, count = {
-        'classification': (np.array([0, 1, 2, 1]), 3),
-        'regression': (np.array([0.5, -1, 2, 0], np.float32), 1),
-        'survival': (np.array([[1, 1], [2, 0], [3, 1], [4, 1]], np.float32), 1),
+        'classification': (np.array([0, 1]), 2),
+        'regression': (np.array([0.5, -1], np.float32), 1),
+        'survival': (np.array([[1, 1], [2, 0]], np.float32), 1),
     }[task]
     network = _small(model, count=count)
     before = variables(network, codes)
-    assert outputs(network, before, codes).shape == (4, count)
+    found = outputs(network, before, codes)
+    assert found.shape == (2, count)
+    assert np.isfinite(found).all()
     state = initial_state(before, weight_decay=0.0)
     step = compile_step(network, task, 0.0, 0.0, devices.data_mesh())
     state, loss = step(state, codes, targets, jax.random.key(0), np.int32(0), np.float32(1e-3))
@@ -100,8 +114,9 @@ def test_a_step_moves_weights_and_leaves_constants(model, task):
     # The last layer's gradient is never all zeros.
     kernel = after['params']['output']['kernel']
     assert (kernel != before['params']['output']['kernel']).any()
-    jax.tree.map(np.testing.assert_array_equal, after['scaling'], before.get('scaling', {}))
-    assert ('scaling' in before) == (model in BAGS)
+    assert ('scaling' in before) == ('scaling' in after) == (model in BAGS)
+    if model in BAGS:
+        jax.tree.map(np.testing.assert_array_equal, after['scaling'], before['scaling'])
 
 
 @pytest.mark.parametrize('model', BAGS)
@@ -111,8 +126,7 @@ def test_background_has_no_influence(model):
     expected = outputs(network, weights, codes)
     moved = np.roll(codes, (2, -3), axis=(1, 2))  # no tissue reaches the edge
     padded = np.pad(codes, ((0, 0), (0, 7), (5, 0), (0, 0)))
-    cut = codes[:, 3:-3, 3:-3]
-    for other in (moved, padded, cut):
+    for other in (moved, padded):
         np.testing.assert_allclose(outputs(network, weights, other), expected, **CLOSE)
     # What is compared is not the same for all bags.
     assert not np.allclose(expected[0], expected[1], rtol=1e-2)
@@ -139,22 +153,6 @@ def test_a_turned_grid_is_the_same_grid(model):
         np.testing.assert_allclose(outputs(network, weights, turned), expected, **CLOSE)
 
 
-@pytest.mark.parametrize('model', NETWORKS)
-def test_a_grid_without_tissue_is_finite_and_so_is_its_gradient(model):
-    network, codes = _small(model), tissue()
-    codes[1] = 0
-    weights = variables(network, codes)
-
-    @jax.jit
-    def value_and_gradient(params):
-        found = network.apply({**weights, 'params': params}, codes)
-        return (found**2).sum(), found
-
-    gradient, found = jax.grad(value_and_gradient, has_aux=True)(weights['params'])
-    assert np.isfinite(found).all()
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-
-
 @pytest.mark.parametrize('model', ['spatial', 'abmil'])
 def test_attention_sums_to_one_and_is_nowhere_but_on_tissue(model):
     network, codes = _small(model), tissue()
@@ -163,9 +161,10 @@ def test_attention_sums_to_one_and_is_nowhere_but_on_tissue(model):
         codes,
         capture_intermediates=lambda module, _: isinstance(module, GatedAttention),
     )
-    (weights,) = jax.tree.leaves(kept['intermediates'])
-    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)  # of float32
+    attentions = jax.tree.leaves(kept['intermediates'])
+    assert attentions
     present = (codes != 0).any(-1).reshape(2, -1)
-    windows = weights.reshape(2, -1, present.shape[1])
-    assert (windows[np.broadcast_to(~present[:, None], windows.shape)] == 0).all()
-    assert (windows[np.broadcast_to(present[:, None], windows.shape)] > 0).all()
+    for weights in map(np.asarray, attentions):
+        np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)  # of float32
+        assert (weights[~present] == 0).all()
+        assert (weights[present] > 0).all()

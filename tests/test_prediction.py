@@ -7,8 +7,8 @@ import pytest
 from array_grid import ArrayGrid, random_grids
 
 from nic_jax.classifiers import crops
-from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.models import build_network
+from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import Trained, TrainSettings, initial_variables
 
 FIELDS = {'widths': (6,), 'strides': (2,), 'dense': 4}
@@ -94,7 +94,8 @@ settings = TrainSettings(crop=9, batch=8, epochs=1, learning_rate=1e-5)
 fields = {'widths': (6,), 'strides': (2,), 'dense': 0, 'momentum': 0.5}
 
 def examples(count, **kwargs):
-    return Examples(random_grids(count, **kwargs), np.arange(count) % 2, list(map(str, range(count))))
+    grids = random_grids(count, **kwargs)
+    return Examples(grids, np.arange(count) % 2, [grid.slide_id for grid in grids])
 
 def run(settings):
     return train(

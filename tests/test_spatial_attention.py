@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from bags import outputs, tissue, variables
+from bags import outputs, variables
+from jax.test_util import check_grads
 
 from nic_jax.networks.spatial_attention import SpatialAttention, local_mean
 
@@ -51,7 +52,7 @@ def test_its_gradient_is_that_of_differences():
         return (weights * local_mean(x, jnp.asarray(present), size=3)).sum()
 
     with jax.enable_x64(True):
-        jax.test_util.check_grads(total, (jnp.asarray(codes, jnp.float64),), order=1, modes=['rev'])
+        check_grads(total, (jnp.asarray(codes, jnp.float64),), order=1, modes=['rev'])
 
 
 def test_one_mass_and_the_same_cells_scattered_are_told_apart():
@@ -76,17 +77,3 @@ def test_far_cells_do_not_reach_into_a_window():
     ]
     np.testing.assert_array_equal(means[0][0, :12], means[1][0, :12])
     assert (means[0][0, 12, 4:] != means[1][0, 12, 4:]).any()
-
-
-def test_a_few_weights_more_than_a_bag_of_the_same_width():
-    from nic_jax.networks.gated_attention import AttentionMIL  # noqa: PLC0415
-
-    codes = tissue(1, code_size=16)
-    counts = [
-        sum(leaf.size for leaf in jax.tree.leaves(made['params']))
-        for made in (
-            jax.eval_shape(network(outputs=2, width=32).init, jax.random.key(0), codes)
-            for network in (AttentionMIL, SpatialAttention)
-        )
-    ]
-    assert counts[0] < counts[1] < 2 * counts[0]

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -16,12 +17,9 @@ from nic_jax.grids import stack
 HOME = pathlib.Path('home')
 TRAIN_SIZE = ('classifier.train_slides', (8, 20))
 CODE_SIZE = ('code_size', (4, 8))
-SWEEP_DEBUG = (
-    'synthetic.py:debug_sweep',
-    '--config.data.digits=sklearn',
-    '--config.encoder=supervised,mean',
-    '--config.classifier.seeds=(0,)',
-)
+ONE_SEED = ('--config.data.digits=sklearn', '--config.classifier.seeds=(0,)')
+SMALL = ('synthetic.py:debug', *ONE_SEED)
+SWEEP_DEBUG = ('synthetic.py:debug_sweep', *ONE_SEED, '--config.encoder=supervised')
 
 
 def synthetic(key=None, values=(), **changes):
@@ -281,6 +279,11 @@ def files(home):
     }
 
 
+def sweep(key, values):
+    """A sweep declared on the command line."""
+    return f'--config.sweep.key={key}', f'--config.sweep.values={values}'
+
+
 def read_metrics(home, stage=None):
     lines = (home / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
     records = [json.loads(line) for line in lines]
@@ -292,34 +295,21 @@ def read_table(home):
         return list(csv.DictReader(file))
 
 
-def debug(key, values, **changes):
-    """The debug variant, to be run in this process."""
-    config = load_experiment('synthetic.py').get_config('debug')
-    config.data.digits, config.classifier.seeds = 'sklearn', (0,)
-    config.stages = ('patches', 'encoder', 'compress', 'classify', 'evaluate')
-    config.update(changes)
-    config.sweep.key, config.sweep['values'] = key, values
-    stages.check(config, None)
-    return config
-
-
 def test_points_of_a_stride_share_the_weights_and_nothing_else(swept):
     home, _ = swept
     folders = {path.name for path in home.glob('*') if (path / 'grids').exists()}
-    names = ('supervised', 'mean')
-    assert folders == {f'{name}@stride={stride}' for name in names for stride in (9, 18)}
+    assert folders == {'supervised@stride=9', 'supervised@stride=18'}
     assert [path.parent.name for path in home.glob('*/encoder')] == ['supervised']
     assert [record['step'] for record in read_metrics(home, 'encoder')] == [10, 20]
-    for name in names:
-        fine, coarse = (
-            stack.open_stack(home / f'{name}@stride={stride}' / 'grids' / 'test.zarr')
-            for stride in (9, 18)
-        )
-        # Every second cell of the same images, encoded alike.
-        np.testing.assert_array_equal(coarse.codes, fine.codes[:, ::2, ::2])
-        np.testing.assert_array_equal(coarse.masks, fine.masks[:, ::2, ::2])
-    points = {(each['encoder'], each['model'], each['point']) for each in read_table(home)}
-    assert points == {(name, 'cnn', point) for name in names for point in ('9', '18')}
+    fine, coarse = (
+        stack.open_stack(home / f'supervised@stride={stride}' / 'grids' / 'test.zarr')
+        for stride in (9, 18)
+    )
+    # Every second cell of the same images, encoded alike.
+    np.testing.assert_array_equal(coarse.codes, fine.codes[:, ::2, ::2])
+    np.testing.assert_array_equal(coarse.masks, fine.masks[:, ::2, ::2])
+    points = [(each['encoder'], each['model'], each['point']) for each in read_table(home)]
+    assert set(points) == {('supervised', 'cnn', '9'), ('supervised', 'cnn', '18')}
     pictures = {path.name for path in (home / 'report').glob('image*.png')}
     assert pictures == {'image@stride=9.png', 'image@stride=18.png'}
 
@@ -330,7 +320,7 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_does_nothing(program, b
     assert first.items() <= after.items()  # what the first point made was left as it was
     assert any('stride=18' in name for name in after.keys() - first.keys())
     trained = [each for each in metrics[len(logged) :] if each['stage'] in ('encoder', 'classify')]
-    assert {each['encoder'] for each in trained} == {'supervised@stride=18', 'mean@stride=18'}
+    assert {each['encoder'] for each in trained} == {'supervised@stride=18'}
 
     printed = program.run(home, *SWEEP_DEBUG)
     assert files(home) == after
@@ -340,41 +330,43 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_does_nothing(program, b
     assert 'images encoded' not in printed
 
 
-def test_training_sizes_share_grids(tmp_path):
-    config = debug(*TRAIN_SIZE, encoder='mean')
-    assert stages.run(config, tmp_path, overwrite=False)
-    assert [path.name for path in tmp_path.glob('*/grids')] == ['grids']
+def test_training_sizes_share_grids(program, swept, tmp_path):
+    shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
+    before, logged = files(tmp_path), len(read_metrics(tmp_path, 'classify'))
+    program.run(tmp_path, *SMALL, '--config.encoder=mean', *sweep(*TRAIN_SIZE))
+    after = files(tmp_path)
+    assert before.items() <= after.items()  # nothing that was there is made again
+    assert {name.split('/')[1] for name in after.keys() - before.keys()} == {'grids', 'classifier'}
+    assert (tmp_path / 'mean' / 'grids' / 'train.zarr').exists()
     folders = {workdir.file_name(f'cnn@train_slides={count}') for count in (8, 20)}
     assert {path.name for path in tmp_path.glob('mean/classifier/digit/*')} == folders
-    epochs = read_metrics(tmp_path, 'classify')
-    assert len(epochs) == 2 * config.classifier.epochs
-    # A batch is 16 of the three quarters that train.
-    assert {each['model']: each['step'] for each in epochs} == {
-        'cnn@train_slides=8': 2,
-        'cnn@train_slides=20': 2,
+    steps = {
+        (each['encoder'], each['model']): each['step']
+        for each in read_metrics(tmp_path, 'classify')[logged:]
     }
+    # Two epochs of one batch of 16, of the three quarters that train.
+    assert steps == {('mean', f'cnn@train_slides={count}'): 2 for count in (8, 20)}
     assert {each['point'] for each in read_table(tmp_path)} == {'8', '20'}
-    before = files(tmp_path)
-    assert stages.run(config, tmp_path, overwrite=False)
-    assert files(tmp_path) == before
 
 
-def test_sizes_of_codes_share_patches(tmp_path):
-    config = debug(*CODE_SIZE, encoder='supervised', stages=('patches', 'encoder', 'compress'))
-    assert stages.run(config, tmp_path, overwrite=False)
-    for size in (4, 8):
-        test = stack.open_stack(tmp_path / f'supervised-c{size}' / 'grids' / 'test.zarr')
-        assert test.codes.shape == (10, 40, 40, size)
-    folders = {path.parent.name for path in tmp_path.glob('*/encoder')}
-    assert folders == {'supervised-c4', 'supervised-c8'}
-    before = files(tmp_path)
-    assert stages.run(config, tmp_path, overwrite=False)
-    assert files(tmp_path) == before
+def test_sizes_of_codes_share_patches(program, swept, tmp_path):
+    shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
+    before, logged = files(tmp_path), len(read_metrics(tmp_path, 'encoder'))
+    arguments = ('--config.encoder=supervised', *sweep('code_size', (4,)))
+    program.run(tmp_path, *SMALL, *arguments, '--stages=patches,encoder,compress')
+    after = files(tmp_path)
+    assert before.items() <= after.items()
+    assert {name.split('/')[0] for name in after.keys() - before.keys()} == {'supervised-c4'}
+    trained = read_metrics(tmp_path, 'encoder')[logged:]
+    assert {each['encoder'] for each in trained} == {'supervised-c4'}
+    test = stack.open_stack(tmp_path / 'supervised-c4' / 'grids' / 'test.zarr')
+    assert test.codes.shape == (10, 40, 40, 4)
 
 
 def test_lesions_of_other_sizes_are_coded_by_encoders_of_the_same_patches(tmp_path):
-    lesions = ('images.lesion_max', (72, 180))
-    config = debug(*lesions, encoder='mean', stages=('patches', 'compress'))
+    config = load_experiment('synthetic.py').get_config('debug')
+    config.data.digits, config.encoder, config.stages = 'sklearn', 'mean', ('patches', 'compress')
+    config.sweep.key, config.sweep['values'] = 'images.lesion_max', (72, 180)
     assert stages.run(config, tmp_path, overwrite=False)
     assert workdir.made_with(tmp_path / 'patches')['images']['lesion_max'] == 180
     areas = []

@@ -29,8 +29,8 @@ def initial_state(variables: Any, *, weight_decay: float) -> dict[str, Any]:
 
 
 def variables_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the network is applied with."""
-    return {name: state[name] for name in ('params', 'batch_stats', COLLECTION)}
+    """Returns what the network is applied with: the collections that it has."""
+    return {name: state[name] for name in ('params', 'batch_stats', COLLECTION) if state[name]}
 
 
 @functools.cache

@@ -46,11 +46,16 @@ def deal_subsets(
         for subset in store.SUBSETS:
             found |= {entries[index].slide_id: subset for index in getattr(fold, subset)}
         return found
+    # An external test set trains no encoder, whatever the shares.
+    tests = [entry.row.get('fold', '').strip().lower() in ('test', 'testing') for entry in entries]
+    dealt = [slide_id for slide_id, test in zip(found, tests, strict=True) if not test]
+    of_dealt = [case for case, test in zip(cases, tests, strict=True) if not test]
+    found |= dict.fromkeys(found.keys() - dealt, 'test')
     held_out = {'valid': settings.valid_share, 'test': settings.test_share}
     shares = {'train': 1 - sum(held_out.values()), **held_out}
     shares = {subset: share for subset, share in shares.items() if share}
-    dealt = share_out(cases, [''] * len(cases), shares=shares, seed=seed)
-    return dict(zip(found, dealt, strict=True))
+    subsets = share_out(of_dealt, [''] * len(dealt), shares=shares, seed=seed)
+    return found | dict(zip(dealt, subsets, strict=True))
 
 
 def check_cases(

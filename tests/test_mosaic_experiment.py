@@ -1,0 +1,104 @@
+"""experiments/mosaic.py as a user runs it, on tiles whose classes differ by colour."""
+
+import csv
+import io
+import json
+
+import pytest
+from mosaic_files import tile_image
+from program import Program, load_experiment
+
+from nic_jax.classifiers.models import NETWORKS
+from nic_jax.stages import STAGES
+
+
+@pytest.fixture(scope='module')
+def tiles(tmp_path_factory):
+    """A folder of class folders within subsets: 96-px tiles."""
+    home, seed = tmp_path_factory.mktemp('tiles'), 0
+    for subset, count in (('train', 12), ('test', 6)):
+        for label in '01':
+            folder = home / subset / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = tile_image(label, seed := seed + 1).resize((96, 96))
+                image.save(folder / f'{number}.png')
+    return home
+
+
+@pytest.fixture(scope='module')
+def program(tmp_path_factory):
+    return Program(tmp_path_factory.mktemp('cache'))
+
+
+@pytest.fixture(scope='module')
+def finished(program, tiles, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('mosaic')
+    printed = program.run(workdir, 'mosaic.py:debug', f'--config.tiles.tiles={tiles}')
+    return workdir, printed
+
+
+def test_every_model_predicts_the_test_slides_of_both_labels(finished):
+    workdir, _ = finished
+    for label, classes in (
+        ('presence', {'normal', 'tumour'}),
+        ('arrangement', {'mass', 'scattered'}),
+    ):
+        for model in NETWORKS:
+            path = workdir / 'mean_rgb-p64-s96-1mpp' / 'classifier' / label / model
+            text = (path / 'predictions.csv').read_text(encoding='utf-8')
+            rows = list(csv.DictReader(io.StringIO(text)))
+            assert len(rows) == 4  # the test slides, once: the mean of both folds' networks
+            assert {row['slide_id'] for row in rows} == {f'{label}/test_000{k}' for k in range(4)}
+            assert {row['label'] for row in rows} == classes
+            assert {row['fold'] for row in rows} == {''}
+            areas = {row['label']: float(row['lesion_area']) for row in rows}
+            assert areas.pop('normal', 0) == 0
+            assert all(area >= 1 for area in areas.values())
+
+
+def test_the_report_has_tables_and_figures(finished):
+    workdir, printed = finished
+    report = workdir / 'report'
+    for name in ('table.csv', 'comparisons.csv', 'lesion_size.csv', 'lesion_size_presence.png'):
+        assert (report / name).stat().st_size
+        assert name in printed
+    with (report / 'table.csv').open(encoding='utf-8') as file:
+        assert {row['model'] for row in csv.DictReader(file)} == set(NETWORKS)
+
+
+def test_a_second_run_makes_and_trains_nothing(finished, program, tiles):
+    workdir, _ = finished
+    files = [path for path in workdir.rglob('*') if path.is_file()]
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in files
+        if path.suffix in ('.tif', '.png', '.geojson') and 'report' not in path.parts
+        or path.name == 'classifier.json'
+    }
+    assert before
+    lines = (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+    trained = sum(json.loads(line)['stage'] == 'classify' for line in lines)
+    program.run(workdir, 'mosaic.py:debug', f'--config.tiles.tiles={tiles}')
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    lines = (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+    assert sum(json.loads(line)['stage'] == 'classify' for line in lines) == trained
+
+
+def test_what_is_missing_is_said_before_anything_is_done(program, tiles, tmp_path):
+    home = tmp_path / 'none'
+    printed = program.run(home, 'mosaic.py:debug', status=2)
+    assert '--config.tiles.tiles=PATH' in printed
+    wrong = (f'--config.tiles.tiles={tiles}', '--config.mosaic.tumour=cancer')
+    printed = program.run(home, 'mosaic.py:debug', *wrong, status=2)
+    assert 'cancer is no class' in printed
+    assert not home.exists()
+
+
+@pytest.mark.parametrize('variant', ['', 'models', 'shuffled', 'train_size', 'stride', 'debug'])
+def test_variants_have_the_settings_of_slides_made_here(variant):
+    config = load_experiment('mosaic.py').get_config(variant)
+    assert set(config.stages) <= STAGES.keys()
+    assert config.tiling.stride == config.mosaic.pitch or config.sweep.key == 'tiling.stride'
+    assert config.tiling.patch_size == config.mosaic.patch_size
+    assert config.classifier.crop == config.mosaic.cells
