@@ -51,6 +51,7 @@ def get_config(variant: str = ''):
     config.cohort.layout = 'camelyon16'
     config.cohort.label = 'metastasis'
     config.model = 'spatial,cnn'
+    config.cnn.update(schedule='plateau', epochs=200)  # as in the paper
     # Patches of the slides that are set aside. What is not tumour inside one (`_2`, Exclusion) goes
     # first; what no outline touches is normal.
     config.patches.update(
@@ -74,8 +75,7 @@ def get_config(variant: str = ''):
 
 def _debug(config) -> None:
     """Tiny networks and a miniature cohort of 10 µm/px, so that macro-metastases fit in it."""
-    config.miniature = 'camelyon16'
-    config.stages = ('slides', *config.stages)
+    defaults.make_miniature(config, 'camelyon16')
     config.encoder = 'mean_rgb,supervised'
     config.code_size = 8
     config.patches.update(
@@ -83,17 +83,3 @@ def _debug(config) -> None:
     )
     config.supervised.update(network='pyramid', steps=4, epoch_steps=2, batch=8)
     config.supervised.augmentation = 'light'
-    config.tiling.update(mpp=10.0, patch_size=16)
-    config.tissue.mpp = 20.0
-    config.compress.versions = 1
-    config.classifier.update(
-        crop=16,
-        epochs=3,
-        steps_per_epoch=10,
-        batch=4,
-        learning_rate=0.02,
-        test_crops=2,
-        seeds=(0,),
-    )
-    config.cnn.update(widths=(8,) * 8, dense=8)
-    config.spatial.update(width=8, units=8)

@@ -52,6 +52,7 @@ def get_config(variant: str = ''):
     )
     config.evaluate.unit = 'case'
     config.model = 'spatial,cnn'
+    config.cnn.update(schedule='plateau', epochs=200)  # as in the paper
     if variant in ('light', 'strong'):
         config.stages = ('patches', 'encoder', *config.stages)
         config.encoder = 'bigan,contrastive'
@@ -66,20 +67,5 @@ def get_config(variant: str = ''):
 
 def _debug(config) -> None:
     """Tiny networks and a miniature cohort."""
-    config.miniature = 'liver'
-    config.stages = ('slides', *config.stages)
+    defaults.make_miniature(config, 'liver', batch=8)
     config.encoder = 'mean_rgb'
-    config.tiling.update(mpp=10.0, patch_size=16)
-    config.tissue.mpp = 20.0
-    config.compress.versions = 1
-    config.classifier.update(
-        crop=16,
-        epochs=3,
-        steps_per_epoch=10,
-        batch=8,
-        learning_rate=0.02,
-        test_crops=2,
-        seeds=(0,),
-    )
-    config.cnn.update(widths=(8,) * 8, dense=8)
-    config.spatial.update(width=8, units=8)

@@ -49,6 +49,7 @@ def get_config(variant: str = ''):
     config.encoder = 'mean_rgb,vae,contrastive,bigan'
     config.cohort.update(layout='tupac16', label='proliferation', task='regression')
     config.model = 'spatial,cnn'
+    config.cnn.update(schedule='plateau', epochs=200)  # as in the paper
     config.patches.per_slide = 1000
     if variant in ('multitask', 'tasks'):
         config.stages = ('compress', 'classify', 'evaluate')
@@ -65,24 +66,9 @@ def get_config(variant: str = ''):
 
 def _debug(config) -> None:
     """Tiny networks and a miniature cohort."""
-    config.miniature = 'tupac16'
-    config.stages = ('slides', *config.stages)
+    defaults.make_miniature(config, 'tupac16')
     config.encoder = 'mean_rgb,vae'
     config.code_size = 8
     config.patches.update(patch_size=16, mpp=10.0, tissue_mpp=20.0, per_slide=40, valid_share=0.5)
     config.vae.update(network='pyramid', decoder='small', augmentation='light')
     config.vae.update(steps=4, epoch_steps=2, batch=8)
-    config.tiling.update(mpp=10.0, patch_size=16)
-    config.tissue.mpp = 20.0
-    config.compress.versions = 1
-    config.classifier.update(
-        crop=16,
-        epochs=3,
-        steps_per_epoch=10,
-        batch=4,
-        learning_rate=0.02,
-        test_crops=2,
-        seeds=(0,),
-    )
-    config.cnn.update(widths=(8,) * 8, dense=8)
-    config.spatial.update(width=8, units=8)

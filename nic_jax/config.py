@@ -44,7 +44,7 @@ PROTOCOLS = {
 # How networks are trained on a few hundred slides: few epochs, strong decay, a rate that falls. It
 # was chosen on the validation folds of experiments/mosaic.py. The paper's CNN has its own.
 RECIPE = {
-    'epochs': 16,
+    'epochs': 40,
     'learning_rate': 1e-3,
     'schedule': 'cosine',
     'l2': 0.0,
@@ -139,6 +139,32 @@ def mosaic(**tiles: Any) -> ml_collections.ConfigDict:
     config.cohort.label = 'presence,arrangement'
     config.cohort.predict_unlabelled = False  # a slide is for one of the labels
     return config
+
+
+def make_miniature(config: ml_collections.ConfigDict, layout: str, *, batch: int = 4) -> None:
+    """Turns a cohort's settings into those of a miniature that is made first: tiny networks.
+
+    Args:
+        config: Changed in place.
+        layout: One of `challenges.LAYOUTS`.
+        batch: Slides a training step.
+    """
+    config.miniature = layout
+    config.stages = ('slides', *config.stages)
+    config.tiling.update(mpp=10.0, patch_size=16)  # so that a macro-metastasis fits in
+    config.tissue.mpp = 20.0
+    config.compress.versions = 1
+    config.classifier.update(
+        crop=16,
+        epochs=3,
+        steps_per_epoch=10,
+        batch=batch,
+        learning_rate=0.02,
+        test_crops=2,
+        seeds=(0,),
+    )
+    config.cnn.update(widths=(8,) * 8, dense=8, epochs=3)
+    config.spatial.update(width=8, units=8)
 
 
 def synthetic() -> ml_collections.ConfigDict:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nic_jax.grids.reading import Grid, overlap
 from nic_jax.grids.versions import turn
+from nic_jax.grids.view import GridView
 
 
 @dataclasses.dataclass(eq=False)
@@ -41,37 +42,11 @@ class _Memory:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CachedGrid:
+class CachedGrid(GridView):
     """A compressed slide whose codes stay in memory, as `GridLike`."""
 
-    grid: Grid
     number: int
     memory: _Memory
-
-    @property
-    def slide_id(self) -> str:
-        """The slide's name in its cohort."""
-        return self.grid.slide_id
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
-        return self.grid.shape
-
-    @property
-    def code_size(self) -> int:
-        """C."""
-        return self.grid.code_size
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that the grid was made from and with."""
-        return self.grid.fingerprint
-
-    @property
-    def encoded(self) -> np.ndarray:
-        """Cells that hold a code, bool `[H, W]`."""
-        return self.grid.encoded
 
     def crop(self, top: int, left: int, size: int, version: int) -> np.ndarray:
         """`Grid.crop`, from memory where there is room."""

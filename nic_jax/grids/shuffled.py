@@ -5,46 +5,25 @@ import functools
 
 import numpy as np
 
-from nic_jax.grids.reading import GridLike, overlap
+from nic_jax.grids.reading import overlap
 from nic_jax.grids.versions import turn
+from nic_jax.grids.view import GridView
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ShuffledGrid:
+class ShuffledGrid(GridView):
     """A grid whose encoded cells have changed places with each other, at random, once for all.
 
     Attributes:
-        grid: What is shuffled.
         seed: Of its permutation.
     """
 
-    grid: GridLike
     seed: tuple[int, ...]
-
-    @property
-    def slide_id(self) -> str:
-        """The slide's name in its cohort."""
-        return self.grid.slide_id
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
-        return self.grid.shape
-
-    @property
-    def code_size(self) -> int:
-        """C."""
-        return self.grid.code_size
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that the grid was made from and with, and of its permutation."""
         return f'{self.grid.fingerprint}/shuffled-{"-".join(map(str, self.seed))}'
-
-    @property
-    def encoded(self) -> np.ndarray:
-        """Cells that hold a code, bool `[H, W]`: the same ones."""
-        return self.grid.encoded
 
     @functools.cached_property
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
