@@ -112,6 +112,7 @@ def cohort() -> ml_collections.ConfigDict:
     config.cohort.task = 'classification'  # of all labels, or one for each
     config.cohort.time = placeholder(str)  # of a survival: the column of times, in any unit
     config.cohort.event = placeholder(str)  # ... and that of events: 1 died, 0 censored
+    config.cohort.encoder_slides = placeholder(int)  # for encoders alone; None: as in the paper
     config.cohort.folds = 4  # parts by case; each is tested once
     config.cohort.train_parts = 2  # of them train, the others but one validate
     config.cohort.only_folds = ()  # numbers of the folds to train; () for all

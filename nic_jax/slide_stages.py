@@ -65,7 +65,8 @@ def check(config: Config) -> None:
 
 def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Slides, and annotations where there are some → training patches and pairs of them."""
-    found, settings, folder = entries(config), _patch_settings(config), home / 'patches' / _SET
+    found = entries(config, purpose=challenges.FOR_ENCODERS)
+    settings, folder = _patch_settings(config), home / 'patches' / _SET
     summary = make_slide_set(
         found,
         annotation_files(found, pathlib.Path(config.slides)),
@@ -116,7 +117,7 @@ def _slides_in(folder: pathlib.Path) -> str:
 def _patch_settings(config: Config) -> SlidePatches:
     """How patches are drawn; pairs where an encoder is trained on them."""
     fields = config.patches.to_dict()
-    fields['classes'] = tuple(fields['classes'])
+    fields |= {name: tuple(fields[name]) for name in ('classes', 'per_class')}
     if 'contrastive' not in trained_here(config):
         fields |= {'train_pairs': 0, 'valid_pairs': 0}
     return SlidePatches(**fields)
@@ -275,16 +276,25 @@ def dry_run(config: Config) -> bool:
     return not failed
 
 
-def entries(config: Config, *, tell: bool = False) -> tuple[cohort.SlideEntry, ...]:
+def entries(
+    config: Config, *, tell: bool = False, purpose: str = challenges.FOR_CLASSIFICATION
+) -> tuple[cohort.SlideEntry, ...]:
     """The whole cohort; `tell` names the files of a folder that are no slides."""
     show = progress.console.print if tell else None
     if 'cohort' in config and config.cohort.layout != 'table':
-        return challenges.read(config.cohort.layout, pathlib.Path(config.slides), tell=show)
+        found = challenges.read(
+            config.cohort.layout,
+            pathlib.Path(config.slides),
+            encoder_slides=config.cohort.encoder_slides,
+            seed=config.seed,
+            tell=show,
+        )
+        return challenges.used_for(found, purpose)
     found, others = cohort.find_slides(config.slides)
     if others and tell:
         shown = ', '.join(str(path) for path in others[:5]) + (' …' if len(others) > 5 else '')
         progress.console.print(f'{len(others)} files are no slides: {shown}')
-    return found
+    return challenges.used_for(found, purpose)
 
 
 def _targets(

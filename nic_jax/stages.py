@@ -11,8 +11,8 @@ import time
 import jax
 import ml_collections
 
-from nic_jax import config as defaults
 from nic_jax import (
+    challenges,
     evaluate_stage,
     made_slides,
     progress,
@@ -22,6 +22,7 @@ from nic_jax import (
     tile_stages,
     workdir,
 )
+from nic_jax import config as defaults
 from nic_jax.classifiers.cross_validation import Dataset, cross_validate
 from nic_jax.classifiers.models import build_network
 from nic_jax.classifiers.trained import initial_variables
@@ -129,6 +130,14 @@ def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     rows = sweeps.read_points(config, home, _source(config, 'encoder_folders'))
     if not rows:
         raise ValueError(f'{home} holds no predictions.csv of these encoders; classify first')
+    submissions = []
+    if 'cohort' in config:
+        submissions = challenges.write_submissions(config.cohort.layout, rows, home / 'report')
+    if submissions and all(row['subset'] == 'new' for row in rows):
+        progress.console.print(
+            f'evaluate: no fold tests a slide; {", ".join(map(str, submissions))}'
+        )
+        return True
     records, made = evaluate_stage.evaluate(
         rows,
         home=home,
@@ -142,7 +151,7 @@ def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         told |= {name: record[name] for name in ('slides', 'seeds', 'mean', 'sd')}
         interval = {record['primary']: [record['low'], record['high']]}
         workdir.log_metrics(home, {'stage': 'evaluate', **told, 'interval_95': interval})
-    made += _source(config, 'pictures')(config, home)
+    made += submissions + _source(config, 'pictures')(config, home)
     progress.console.print(f'evaluate: {", ".join(map(str, made))}')
     return True
 

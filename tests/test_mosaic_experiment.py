@@ -73,7 +73,7 @@ def test_a_second_run_makes_and_trains_nothing(finished, program, tiles):
     before = {
         path: path.stat().st_mtime_ns
         for path in files
-        if path.suffix in ('.tif', '.png', '.geojson') and 'report' not in path.parts
+        if (path.suffix in ('.tif', '.png', '.geojson') and 'report' not in path.parts)
         or path.name == 'classifier.json'
     }
     assert before

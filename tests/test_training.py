@@ -166,6 +166,21 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, schedule, che
     ]
 
 
+def test_an_interrupted_training_of_scaled_codes_goes_on_too(tmp_path):
+    options = {'task': 'survival', 'model': 'mean', 'fields': {'dropout': 0.1}}
+
+    def stop(record):
+        if record['epoch'] == 1:
+            raise Stop
+
+    unbroken = _train(tmp_path / 'a', **options)
+    with pytest.raises(Stop):
+        _train(tmp_path / 'b', **options, report=stop)
+    resumed = _train(tmp_path / 'b', **options)
+    assert _same(resumed.variables, unbroken.variables)
+    assert _same(load_trained(tmp_path / 'b').variables, unbroken.variables)
+
+
 def test_the_seed_decides_the_weights(tmp_path):
     settings = dataclasses.replace(SETTINGS, epochs=1)
     first, again, other = (
