@@ -24,15 +24,16 @@ pooling, gated-attention MIL, a set transformer, mean pooling), `shuffled` (the 
 with the cells of every grid shuffled: arrangement must fall to chance), `train_size` (100 to 800
 slides), `stride` (every tile, every second, every third), `debug` (a minute, learns nothing).
 
-Time, on one core of two that were shared with other work: 2,000 slides are written at 3.5 a second
-(10 GB); 500 patches a second are encoded with a published encoder, half an hour for the 1,200 slides
+Time, on one core of two that were shared with other work: 2,000 slides are written at 3.5 a second,
+10 GB; 500 patches a second are encoded with a published encoder, half an hour for the 1,200 slides
 of the default study; `spatial` trains 6 steps a second, 9 minutes for the four folds of a label.
 
-Result, test AUC on `nic_multitask4`, one initialisation (PatchCamelyon, 400 training slides, outlines
-of CAMELYON16): presence `spatial` .839, `attention_cnn` .852, `abmil` .842, `mean` .818, `cnn` .762,
-the first four of them ties; arrangement `spatial` .930 (1.000 for 31 tiles and more, .817 for 8 to
-30), all others at chance, as `spatial` is (.534) once the cells are shuffled. With 16 epochs
-`spatial` had .857 and .894; validation prefers 40. `train_size` and `stride` have not been run yet.
+Result, test AUC on `nic_multitask4`, one initialisation (PatchCamelyon, 400 training slides,
+CAMELYON16's outlines): presence `spatial` .839, `attention_cnn` .852, `abmil` .842, `mean` .818,
+`cnn` .762, all but the last ties with the best; arrangement `spatial` .930 (1.000 for 31 tiles and
+more, .817 for 8 to 30), all others at chance, as is `spatial` (.534, one fold) with shuffled cells.
+With 16 epochs `spatial` had .857 and .894; its validation loss prefers 40. `train_size` and
+`stride`, and `transformer`, have not been run to the end yet.
 """
 
 from nic_jax import config as defaults
