@@ -24,13 +24,14 @@ import nic_jax.grids
 from nic_jax.classifiers.batches import Examples
 from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.classifiers.training import train
-from nic_jax.grids import GridLike
+from nic_jax.grids import GridLike, schema
 from nic_jax.grids.cache import cached
 from nic_jax.grids.writing import open_writer
 
 ROOT = pathlib.Path(__file__).parents[1]
 FEATURES, EPOCHS = 128, 4
 ATTRIBUTES = {
+    'schema_version': schema.SCHEMA_VERSION,
     'encode_all': True,
     'encoder': {'name': 'random', 'turn_invariant': True},
     'tissue': {'threshold': 0.6},
