@@ -32,8 +32,8 @@ Result, test AUC on `nic_multitask4`, one initialisation (PatchCamelyon, 400 tra
 CAMELYON16's outlines): presence `spatial` .839, `attention_cnn` .852, `abmil` .842, `mean` .818,
 `cnn` .762, all but the last ties with the best; arrangement `spatial` .930 (1.000 for 31 tiles and
 more, .817 for 8 to 30), all others at chance, as is `spatial` (.534, one fold) with shuffled cells.
-With 16 epochs `spatial` had .857 and .894; its validation loss prefers 40. `train_size` and
-`stride`, and `transformer`, have not been run to the end yet.
+With 16 epochs `spatial` had .857 and .894; its validation loss prefers 40. Of `train_size`, 100 to
+400 slides were run (README); 800, `stride` and `transformer` have not been run to the end yet.
 """
 
 from nic_jax import config as defaults

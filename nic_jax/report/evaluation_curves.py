@@ -115,7 +115,7 @@ def draw_sweep(records: Records, path: pathlib.Path, *, swept: str) -> None:
     """
     panels, styles = _panels(records), _styles(records)
     figure = _figure(panels, columns=1)
-    _title(figure, records, f'over {swept}')
+    _title(figure, records, 'sweep')  # the axis says of what
     for axis, lines in zip(figure.axes, panels.values(), strict=True):
         sweep(axis, lines, styles, swept=swept)
     _share_heights(figure.axes)
