@@ -1,4 +1,4 @@
-"""Defaults of every setting, and the checks that fail before anything long starts.
+"""Defaults of every setting.
 
 An experiment file starts from one of these and changes what it needs; `--config.KEY=VALUE` changes
 the rest. A setting that is None is filled in by what it stands for, as its comment says.
@@ -12,14 +12,13 @@ from ml_collections.config_dict import placeholder
 
 from nic_jax.classifiers.models import NETWORKS, network_fields
 from nic_jax.classifiers.probe import PROBES, ProbeSettings
-from nic_jax.classifiers.trained import TASKS, TrainSettings
+from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.encoders.training import EncoderSettings
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.tile_table import TileTable
 from nic_jax.synthetic.mosaic_layout import MosaicStudy
 from nic_jax.synthetic.rectangles import RectangleStudy
 
-PRECISIONS = ('default', 'highest')
 # How the papers train each encoder (Tellez et al. 2019, supplement; MIDL 2020), where they say it;
 # `steps` is the most that is taken. VICReg's is ours.
 PROTOCOLS = {
@@ -41,8 +40,8 @@ PROTOCOLS = {
         'weight_decay': 1e-4,
     },
 }
-# How networks are trained on a few hundred slides: few epochs, strong decay, a rate that falls. It
-# was chosen on the validation folds of experiments/mosaic.py. The paper's CNN has its own.
+# How networks are trained on a few hundred slides: strong decay, a rate that falls; chosen on the
+# validation folds of experiments/mosaic.py. CNNs have decay, and the paper's its rate, their own.
 RECIPE = {
     'epochs': 40,
     'learning_rate': 1e-3,
@@ -243,57 +242,6 @@ def _add_models(config: ml_collections.ConfigDict, model: str) -> None:
             config[name][field] = placeholder(tuple) if default is None else default
 
 
-def model_settings(
-    config: ml_collections.ConfigDict, model: str
-) -> tuple[dict[str, Any], TrainSettings]:
-    """The fields of a network and the settings of its training.
-
-    What a network's own section says of the training goes before `config.classifier`.
-    """
-    own = config[model].to_dict()
-    names = {field.name for field in dataclasses.fields(TrainSettings)}
-    training = {name: config.classifier[name] for name in names}
-    training |= {name: value for name, value in own.items() if name in names}
-    fields = {name: value for name, value in own.items() if name not in names}
-    return fields, TrainSettings(**training)
-
-
-def models(config: ml_collections.ConfigDict) -> list[str]:
-    """The networks on grids that are asked for.
-
-    Raises:
-        ValueError: One that does not exist.
-    """
-    asked = [name.strip() for name in config.model.split(',')]
-    for name in asked:
-        if name not in NETWORKS:
-            raise ValueError(f'--config.model: no {name!r}; there are {", ".join(NETWORKS)}')
-    return asked
-
-
-def labels(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
-    """The labels of a cohort and the task of each.
-
-    Raises:
-        ValueError: No label, a task that is none, or as many tasks as cannot be.
-    """
-    if config.cohort.label is None:
-        raise ValueError('say which column to learn: --config.cohort.label=COLUMN')
-    asked = [name.strip() for name in config.cohort.label.split(',')]
-    tasks = [name.strip() for name in config.cohort.task.split(',')]
-    for task in tasks:
-        if task not in TASKS:
-            raise ValueError(f'--config.cohort.task={task} must be one of {", ".join(TASKS)}')
-    if len(tasks) == 1:
-        tasks *= len(asked)
-    if len(tasks) != len(asked):
-        raise ValueError(
-            f'--config.cohort.task has {len(tasks)} tasks for the {len(asked)} labels of '
-            f'--config.cohort.label={config.cohort.label}; give one for all, or one each'
-        )
-    return list(zip(asked, tasks, strict=True))
-
-
 def from_dataclass(settings: type, **changes: Any) -> ml_collections.ConfigDict:
     """The fields of a dataclass and their defaults; its docstring tells what they mean."""
     config = ml_collections.ConfigDict()
@@ -312,70 +260,3 @@ def from_dataclass(settings: type, **changes: Any) -> ml_collections.ConfigDict:
     if changes:
         raise ValueError(f'{settings.__name__} has no {", ".join(changes)}')
     return config
-
-
-def check(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
-    """Checks what can be checked without opening a file.
-
-    Raises:
-        ValueError: A stage or value that is none; the message names the right ones.
-    """
-    for name in config.stages:
-        if name not in stages:
-            raise ValueError(f'no stage {name!r}; the stages are {", ".join(stages)}')
-    if not config.stages:
-        raise ValueError(f'no stages to run; name some of {", ".join(stages)} with --stages=a,b')
-    _one_of(config, 'precision', PRECISIONS)
-    if config.seed < 0:
-        raise ValueError(f'--config.seed={config.seed} must not be negative')
-    if not all(name.strip() for name in config.encoder.split(',')):
-        raise ValueError(
-            f'--config.encoder={config.encoder!r} names no encoder where one should be; '
-            'name one, or several separated by commas'
-        )
-    _one_of(config, 'evaluate.unit', ('slide', 'case'))
-    if 'slides' in config:
-        if config.slides is None and not makes_slides(config):
-            raise ValueError(
-                'say which slides: --config.slides=PATH, a slide, a folder, or a CSV with columns '
-                'slide_id, path[, mpp][, mask]'
-            )
-        _one_of(config, 'compress.versions', (1, 8))
-        _one_of(config, 'tiling.edges', ('floor', 'pad'))
-        for key in ('tiling.mpp', 'tiling.default_mpp', 'tiling.patch_size', 'tiling.stride'):
-            _positive(config, key)
-        for key in ('tissue.mpp', 'compress.batch'):
-            _positive(config, key)
-        for key in ('tiling.mpp_tolerance', 'compress.workers'):
-            if not _get(config, key) >= 0:
-                raise ValueError(f'--config.{key}={_get(config, key)} must not be negative')
-        if not 0 <= config.tissue.threshold < 1:
-            raise ValueError(
-                f'--config.tissue.threshold={config.tissue.threshold} is not in [0, 1)'
-            )
-    if 'cohort' in config and 'classify' in config.stages:
-        labels(config)
-
-
-def makes_slides(config: ml_collections.ConfigDict) -> bool:
-    """Whether the experiment makes its own slides."""
-    return 'mosaic' in config or 'miniature' in config
-
-
-def _get(config: ml_collections.ConfigDict, key: str):
-    value = config
-    for part in key.split('.'):
-        value = value[part]
-    return value
-
-
-def _one_of(config: ml_collections.ConfigDict, key: str, values: tuple) -> None:
-    if _get(config, key) not in values:
-        choice = ', '.join(map(str, values))
-        raise ValueError(f'--config.{key}={_get(config, key)} must be one of {choice}')
-
-
-def _positive(config: ml_collections.ConfigDict, key: str) -> None:
-    value = _get(config, key)
-    if value is not None and not value > 0:
-        raise ValueError(f'--config.{key}={value} must be more than 0')

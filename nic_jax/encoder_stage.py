@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import devices, progress, sweeps, workdir
+from nic_jax import devices, options, progress, sweeps, workdir
 from nic_jax.encoders import architectures, batches, storage, training
 from nic_jax.encoders.batches import Batches, Source
 from nic_jax.encoders.bigan import bigan
@@ -41,7 +41,7 @@ def settings_of(config: Config, name: str) -> EncoderSettings:
 
 def sets_of(config: Config, name: str) -> list[str]:
     """The sets of patches that an objective learns from; tasks without tiles are left out."""
-    asked = [each.strip() for each in config[name].sets.split(',')]
+    asked = options.names(config[name].sets)
     tasks = config.tasks if 'tasks' in config else {}
     return [each for each in asked if each not in tasks or tasks[each].tiles is not None]
 

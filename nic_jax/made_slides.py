@@ -5,7 +5,7 @@ import pathlib
 
 import ml_collections
 
-from nic_jax import challenges, prefetch, progress, workdir
+from nic_jax import challenges, options, prefetch, progress, workdir
 from nic_jax.patches.tile_table import TileTable
 from nic_jax.patches.tiles import check_table, make_tile_set
 from nic_jax.synthetic.mosaic_layout import MosaicStudy
@@ -71,7 +71,7 @@ def make(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 def located(config: Config, home: pathlib.Path | None) -> Config:
     """The config of an experiment that makes slides, pointed at where they lie."""
-    if home is None or not ('mosaic' in config or 'miniature' in config):
+    if home is None or not options.makes_slides(config):
         return config
     pointed = copy.deepcopy(config)
     path = home / 'slides'

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from nic_jax import encoder_stage, prefetch, sweeps
+from nic_jax import encoder_stage, options, prefetch, sweeps
 from nic_jax.compression.settings import CompressSettings
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import load_encoder, read_encoder
@@ -36,14 +36,13 @@ class AskedEncoder(NamedTuple):
 
 def trained_here(config: Config) -> list[str]:
     """The encoders that are trained here."""
-    asked = [name.strip() for name in config.encoder.split(',')]
-    return [name for name in asked if name in encoder_stage.OBJECTIVES]
+    return [name for name in options.names(config.encoder) if name in encoder_stage.OBJECTIVES]
 
 
 def asked_encoders(config: Config) -> list[AskedEncoder]:
     """Each encoder asked for, with the name of its folder and how slides are cut for it."""
     found = []
-    for named in (name.strip() for name in config.encoder.split(',')):
+    for named in options.names(config.encoder):
         if named in encoder_stage.OBJECTIVES:
             name = named + sweeps.encoder_suffix(config)
             inputs = ((config.patches.patch_size, config.patches.mpp),)

@@ -15,6 +15,7 @@ from nic_jax import (
     challenges,
     evaluate_stage,
     made_slides,
+    options,
     progress,
     slide_stages,
     sweeps,
@@ -22,7 +23,6 @@ from nic_jax import (
     tile_stages,
     workdir,
 )
-from nic_jax import config as defaults
 from nic_jax.classifiers.cross_validation import Dataset, cross_validate
 from nic_jax.classifiers.models import build_network
 from nic_jax.classifiers.trained import initial_variables
@@ -49,7 +49,7 @@ def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 def slides(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Makes the slides of an experiment that brings none."""
-    if not defaults.makes_slides(config):
+    if not options.makes_slides(config):
         raise ValueError('the stage slides is for experiments that make their own slides')
     made = made_slides.make(config, home, overwrite=overwrite)
     _source(config, 'check')(made_slides.located(config, home))
@@ -65,7 +65,7 @@ def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         datasets, complete = _source(config, 'datasets')(config, home, folder.name)
         finished = finished and complete
         for dataset in datasets:
-            for model in defaults.models(config):
+            for model in options.models(config):
                 finished &= _classify(config, home, folder, dataset, model, overwrite=overwrite)
     return finished
 
@@ -80,7 +80,7 @@ def _classify(
     overwrite: bool,
 ) -> bool:
     """Trains one model on one label; False while other processes still train some folds."""
-    fields, settings = defaults.model_settings(config, model)
+    fields, settings = options.model_settings(config, model)
     names = (dataset.label_name, model + sweeps.suffix(config, model))
     place = folder.joinpath('classifier', *map(workdir.file_name, names))
     title = f'{folder.name}, {", ".join(names)}'
@@ -193,19 +193,19 @@ def check(config: Config, home: pathlib.Path | None = None) -> None:
     Raises:
         ValueError: A stage, value or network that cannot be; the message names what can.
     """
-    defaults.check(config, tuple(STAGES))
-    if defaults.makes_slides(config):
+    options.check(config, tuple(STAGES))
+    if options.makes_slides(config):
         made_slides.check(config)
     for _, point in sweeps.points(config):
-        if not defaults.makes_slides(config) or made_slides.are_made(config, home):
+        if not options.makes_slides(config) or made_slides.are_made(config, home):
             _source(point, 'check')(made_slides.located(point, home))
         if 'classify' in point.stages and 'classifier' in point:
             _check_networks(point)
 
 
 def _check_networks(config: Config) -> None:
-    for model in defaults.models(config):
-        fields, settings = defaults.model_settings(config, model)
+    for model in options.models(config):
+        fields, settings = options.model_settings(config, model)
         network = build_network(model, fields, outputs=1, crop=settings.crop)
         # Shapes alone: what does not fit the crop, or together, is told now.
         jax.eval_shape(
@@ -223,7 +223,7 @@ def _check_networks(config: Config) -> None:
 
 def dry_run(config: Config, home: pathlib.Path | None = None) -> bool:
     """Says what would be done, and does nothing; False where some slides could not be."""
-    if defaults.makes_slides(config) and not made_slides.are_made(config, home):
+    if options.makes_slides(config) and not made_slides.are_made(config, home):
         progress.console.print('the slides are made first, by the stage slides')
         return True
     return _source(config, 'dry_run')(made_slides.located(config, home))

@@ -26,6 +26,7 @@ from typing import Any
 
 import ml_collections
 
+from nic_jax import options
 from nic_jax.evaluation import predictions
 from nic_jax.synthetic.rectangles import RectangleStudy
 
@@ -162,7 +163,7 @@ def _key(config: Config) -> str | None:
 def _point(config: Config, key: str, value: float) -> Config:
     point = copy.deepcopy(config)
     with point.unlocked():
-        point.sweep.base = _get(config, key)
+        point.sweep.base = options.get(config, key)
     *path, name = key.split('.')
     section = point[path[0]] if path else point
     section[name] = value
@@ -174,12 +175,7 @@ def _point(config: Config, key: str, value: float) -> Config:
 
 
 def _models(config: Config) -> list[str]:
-    return [name.strip() for name in config.model.split(',')] if 'model' in config else []
-
-
-def _get(config: Config, key: str) -> Any:
-    *path, name = key.split('.')
-    return config[path[0]][name] if path else config[name]
+    return options.names(config.model) if 'model' in config else []
 
 
 def _kind(config: Config, key: str) -> type | None:
@@ -201,4 +197,4 @@ def _checked(key: str, value: Any, kind: type) -> float:
 
 def _named(config: Config, key: str) -> str:
     """'@X=VALUE', different for different values."""
-    return f'@{key.split(".")[-1]}={_get(config, key)}'
+    return f'@{key.split(".")[-1]}={options.get(config, key)}'

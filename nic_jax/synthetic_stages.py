@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from nic_jax import encoder_stage, prefetch, progress, sweeps, workdir
+from nic_jax import encoder_stage, options, prefetch, progress, sweeps, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.images import attributes, compress_images
 from nic_jax.encoders import storage
@@ -144,7 +144,7 @@ def names(config: Config) -> list[str]:
     Raises:
         ValueError: One that does not exist.
     """
-    asked = [name.strip() for name in config.encoder.split(',')]
+    asked = options.names(config.encoder)
     for name in asked:
         if name not in ENCODERS:
             raise ValueError(f'no encoder {name!r} for synthetic images; {", ".join(ENCODERS)}')

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import ml_collections
 import numpy as np
 
-from nic_jax import progress, workdir
+from nic_jax import options, progress, workdir
 from nic_jax.classifiers import probe as probe_
 from nic_jax.classifiers.probe import ProbeSettings
 from nic_jax.evaluation import predictions
@@ -18,7 +18,7 @@ Config = ml_collections.ConfigDict
 
 def probes_of(config: Config) -> list[str]:
     """The probes asked for."""
-    return [each.strip() for each in config.probe.models.split(',')]
+    return options.names(config.probe.models)
 
 
 def probe_all(

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import encoder_stage, prefetch, progress, slide_tasks, workdir
+from nic_jax import encoder_stage, options, prefetch, progress, slide_tasks, workdir
 from nic_jax.classifiers.probe import PROBES
 from nic_jax.compression.encode import batch_encoder
 from nic_jax.encoders.encoder import Encoder
@@ -261,7 +261,7 @@ def dry_run(config: Config) -> bool:
 
 def _split(config: Config) -> tuple[list[str], list[str]]:
     """The encoders that are trained here, and those that are given."""
-    asked = [name.strip() for name in config.encoder.split(',')]
+    asked = options.names(config.encoder)
     trained = [name for name in asked if name in encoder_stage.OBJECTIVES]
     return trained, [name for name in asked if name not in trained]
 

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from nic_jax import command_line
-from nic_jax.config import check
+from nic_jax.options import check
 from nic_jax.stages import STAGES
 
 ROOT = pathlib.Path(__file__).parents[1]

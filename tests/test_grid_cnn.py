@@ -68,7 +68,7 @@ def test_dropout_drops_whole_feature_maps():
         variables,
         codes,
         train=True,
-        method='first_layer',
+        method='features',
         rngs={'dropout': jax.random.key(2)},
         mutable=['batch_stats'],
     )
@@ -84,10 +84,10 @@ def test_the_two_halves_are_the_whole(pooling):
     )
     codes = jax.random.normal(jax.random.key(1), (2, 9, 9, 7))
     variables = network.init(jax.random.key(0), codes)
-    features = network.apply(variables, codes, method='first_layer')
+    features = network.apply(variables, codes, method='features')
     assert features.shape == (2, 5, 5, 6)
     whole = network.apply(variables, codes)
-    halves = network.apply(variables, features, method='after_first_layer')
+    halves = network.apply(variables, features, method='from_features')
     np.testing.assert_array_equal(whole, halves)
     assert whole.shape == (2, 3)
 

@@ -11,8 +11,7 @@ from bags import compile_quickly
 from program import load_experiment
 from slide_files import tissue_image, write_pyramid
 
-from nic_jax import config as defaults
-from nic_jax import slide_encoders, slide_stages, stages
+from nic_jax import options, slide_encoders, slide_stages, stages
 from nic_jax.classifiers.models import network_fields
 from nic_jax.encoders.mean_rgb import mean_rgb
 from nic_jax.evaluation import predictions
@@ -323,11 +322,11 @@ def test_wrong_settings_fail_before_anything_is_done(table, key, value, message)
 def test_a_networks_own_section_goes_before_the_common_one(table):
     config = load_config(table, model='abmil')
     config.abmil.update(units=7, learning_rate=0.5)
-    fields, settings = defaults.model_settings(config, 'abmil')
+    fields, settings = options.model_settings(config, 'abmil')
     assert fields == network_fields('abmil') | {'units': 7}
     assert settings.learning_rate == 0.5
     assert settings.epochs == config.classifier.epochs
-    _, others = defaults.model_settings(config, 'mean')
+    _, others = options.model_settings(config, 'mean')
     assert others.learning_rate == config.classifier.learning_rate
 
 

@@ -19,3 +19,9 @@ def turn(array: np.ndarray, version: int, axes: tuple[int, int] = (0, 1)) -> np.
         raise ValueError(f'{version=} must be one of 0 … 7')
     mirrored = np.flip(array, axis=axes[1]) if version >= 4 else array
     return np.rot90(mirrored, k=version % 4, axes=axes)
+
+
+def turn_back(array: np.ndarray, version: int, axes: tuple[int, int] = (0, 1)) -> np.ndarray:
+    """Undoes `turn`: a view of what was turned by `version`, as it was."""
+    turned = np.rot90(array, k=-(version % 4), axes=axes)
+    return np.flip(turned, axis=axes[1]) if version >= 4 else turned

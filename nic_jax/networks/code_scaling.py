@@ -6,6 +6,11 @@ import jax.numpy as jnp
 COLLECTION = 'scaling'  # of variables: constants, neither weights nor running statistics
 
 
+def is_encoded(codes: jnp.ndarray) -> jnp.ndarray:
+    """[..., C] -> bool [...]: readers of grids give zeros for cells without a code."""
+    return (codes != 0).any(-1)
+
+
 class CodeScaling(nn.Module):
     """Shifts and scales codes by constants that are set before training.
 
@@ -20,6 +25,6 @@ class CodeScaling(nn.Module):
         shape = codes.shape[-1:]
         mean = self.variable(COLLECTION, 'mean', jnp.zeros, shape)
         deviation = self.variable(COLLECTION, 'deviation', jnp.ones, shape)
-        present = (codes != 0).any(-1)  # readers of grids give zeros for cells without a code
+        present = is_encoded(codes)
         scaled = (codes - mean.value) / deviation.value
         return jnp.where(present[..., None], scaled, 0), present

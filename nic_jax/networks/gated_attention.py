@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from nic_jax.networks.code_scaling import CodeScaling
+from nic_jax.networks.code_scaling import CodeScaling, is_encoded
 
 _NOWHERE = -1e9  # logit of cells that are not to be attended to
 
@@ -41,13 +41,35 @@ class AttentionMIL(nn.Module):
     units: int = 32
     dropout: float = 0.0
 
-    @nn.compact
+    def setup(self):
+        """Builds the layers."""
+        self.scaling = CodeScaling()
+        self.embed = nn.Dense(self.width)
+        self.drop = nn.Dropout(self.dropout)
+        self.attention = GatedAttention(self.units)
+        self.output = nn.Dense(self.outputs)
+
     def __call__(self, codes: jnp.ndarray, *, train: bool = False) -> jnp.ndarray:
         """[B, R, R, C] -> [B, outputs], linear."""
-        B, C = codes.shape[0], codes.shape[-1]
-        codes, present = CodeScaling(name='scaling')(codes)
-        x = nn.relu(nn.Dense(self.width, name='embed')(codes.reshape(B, -1, C)))
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        weights = GatedAttention(self.units, name='attention')(x, present.reshape(B, -1))
-        bag = jnp.einsum('bn,bnf->bf', weights, x)
-        return nn.Dense(self.outputs, name='output')(bag)
+        return self.from_features(self.features(codes), is_encoded(codes), train=train)
+
+    def features(self, codes: jnp.ndarray) -> jnp.ndarray:
+        """[B, H, W, C] -> the instances, [B, H, W, width]."""
+        return nn.relu(self.embed(self.scaling(codes)[0]))
+
+    def from_features(
+        self, features: jnp.ndarray, present: jnp.ndarray, *, train: bool = False
+    ) -> jnp.ndarray:
+        """[B, R, R, width], bool [B, R, R] -> [B, outputs]."""
+        features = self.drop(features, deterministic=not train)
+        weights = self._weights(features, present)
+        return self.output(jnp.einsum('byx,byxf->bf', weights, features))
+
+    def attention_weights(self, codes: jnp.ndarray) -> jnp.ndarray:
+        """[B, R, R, C] -> [B, R, R], summing to 1."""
+        return self._weights(self.features(codes), is_encoded(codes))
+
+    def _weights(self, features: jnp.ndarray, present: jnp.ndarray) -> jnp.ndarray:
+        B, *cells = present.shape
+        weights = self.attention(features.reshape(B, -1, self.width), present.reshape(B, -1))
+        return weights.reshape(B, *cells)

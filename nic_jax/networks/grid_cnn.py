@@ -87,8 +87,7 @@ class GridCNN(nn.Module):
     """A crop of a grid in, logits or regression values out.
 
     `GridCNN(outputs=2)` is the paper's, for crops of 400×400: with C = 128, 162,690 values.
-    `first_layer` and `after_first_layer`, one after the other, are the whole network: what
-    Grad-CAM on the first layer needs.
+    `features` and `from_features`, one after the other, are the whole network, cut after any layer.
 
     Attributes:
         outputs: Classes, or 1 for regression.
@@ -152,27 +151,46 @@ class GridCNN(nn.Module):
 
     def __call__(self, codes: jnp.ndarray, *, train: bool = False) -> jnp.ndarray:
         """[B, R, R, C] -> [B, outputs], linear."""
-        return self.after_first_layer(self.first_layer(codes, train=train), train=train)
+        return self.from_features(self.features(codes, train=train), train=train)
 
-    def first_layer(self, codes: jnp.ndarray, *, train: bool = False) -> jnp.ndarray:
-        """[B, R, R, C] -> the first layer's activations [B, H', W', widths[0]]."""
+    def features(self, codes: jnp.ndarray, *, layer: int = 1, train: bool = False) -> jnp.ndarray:
+        """[B, H, W, C] -> what a layer, counted from 1, gives, [B, H', W', widths[layer - 1]]."""
         for size in codes.shape[1:3]:
             size_chain(size, self.strides, padding=self.padding)
         x = self.projection(codes) if self.input_width else codes
-        return self.layers[0](x, train=train)
+        for each in self.layers[:layer]:
+            x = each(x, train=train)
+        return x
 
-    def after_first_layer(self, features: jnp.ndarray, *, train: bool = False) -> jnp.ndarray:
-        """[B, H', W', widths[0]] -> [B, outputs]."""
+    def from_features(
+        self, features: jnp.ndarray, *, layer: int = 1, train: bool = False
+    ) -> jnp.ndarray:
+        """Activations of a layer over a crop, [B, H', W', widths[layer - 1]] -> [B, outputs]."""
         x = features
-        for layer in self.layers[1:]:
-            x = layer(x, train=train)
+        for each in self.layers[layer:]:
+            x = each(x, train=train)
         if self.pooling == 'attention':
+            weights = self._weights(x)
             x = x.reshape(x.shape[0], -1, x.shape[-1])  # [B, y, x, F] -> [B, cells, F]
-            weights = nn.softmax(self.attention(x), axis=1)  # [B, cells, 1]
-            x = jnp.concatenate([(weights * x).sum(1), x.mean(1)], axis=-1)
+            x = jnp.concatenate([jnp.einsum('bn,bnf->bf', weights, x), x.mean(1)], axis=-1)
         else:
             x = x.reshape(x.shape[0], -1)  # [B, y, x, F] -> [B, y·x·F]
         if self.dense:
             x = self.norm(self.hidden(x), use_running_average=not train)
             x = nn.leaky_relu(x, self.slope)
         return self.output(x)
+
+    def attention_weights(self, codes: jnp.ndarray) -> jnp.ndarray:
+        """[B, R, R, C] -> of the last layer's cells, [B, R', R'], summing to 1.
+
+        Raises:
+            ValueError: It does not pool by attention.
+        """
+        if self.pooling != 'attention':
+            raise ValueError(f'pooling={self.pooling!r} has no attention to show')
+        x = self.features(codes, layer=len(self.layers))
+        return self._weights(x).reshape(x.shape[:3])
+
+    def _weights(self, x: jnp.ndarray) -> jnp.ndarray:
+        """[B, y, x, F] -> [B, y·x]."""
+        return nn.softmax(self.attention(x).reshape(x.shape[0], -1), axis=-1)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from nic_jax.networks.code_scaling import CodeScaling
+from nic_jax.networks.code_scaling import CodeScaling, is_encoded
 from nic_jax.networks.gated_attention import GatedAttention
 
 
@@ -18,17 +18,25 @@ def local_mean(features: jnp.ndarray, present: jnp.ndarray, *, size: int) -> jnp
     Returns:
         [B, H, W, F]; zeros where the window is empty.
     """
+    count = _window_sum(present[..., None].astype(features.dtype), size)
+    return _window_sum(features, size) / jnp.maximum(count, 1)
 
-    def window_sum(x):
-        # Two products with banded matrices: many times faster on a CPU than a sliding window.
-        bands = [
-            (jnp.abs(jnp.arange(n)[:, None] - jnp.arange(n)) <= size // 2).astype(x.dtype)
-            for n in x.shape[1:3]
-        ]
-        return jnp.einsum('yi,xj,bijf->byxf', *bands, x)
 
-    count = window_sum(present[..., None].astype(features.dtype))
-    return window_sum(features) / jnp.maximum(count, 1)
+def local_share(weights: jnp.ndarray, present: jnp.ndarray, *, size: int) -> jnp.ndarray:
+    """Gives each window's weight to the cells with a code in it, in equal shares: [B, H, W]."""
+    inside = present[..., None].astype(weights.dtype)
+    count = jnp.maximum(_window_sum(inside, size), 1)
+    return (_window_sum(weights[..., None] / count, size) * inside)[..., 0]
+
+
+def _window_sum(x: jnp.ndarray, size: int) -> jnp.ndarray:
+    """[B, H, W, F], summed over the square window around each cell."""
+    # Two products with banded matrices: many times faster on a CPU than a sliding window.
+    bands = [
+        (jnp.abs(jnp.arange(n)[:, None] - jnp.arange(n)) <= size // 2).astype(x.dtype)
+        for n in x.shape[1:3]
+    ]
+    return jnp.einsum('yi,xj,bijf->byxf', *bands, x)
 
 
 class SpatialAttention(nn.Module):
@@ -53,25 +61,75 @@ class SpatialAttention(nn.Module):
     windows: tuple[int, ...] = (1, 3, 7)
     dropout: float = 0.0
 
-    @nn.compact
-    def __call__(self, codes: jnp.ndarray, *, train: bool = False) -> jnp.ndarray:
-        """[B, R, R, C] -> [B, outputs], linear.
+    def setup(self):
+        """Builds the layers.
 
         Raises:
             ValueError: A window that has no middle.
         """
         if any(size % 2 == 0 for size in self.windows):
             raise ValueError(f'windows={self.windows} must be odd numbers of cells')
-        B = codes.shape[0]
-        codes, present = CodeScaling(name='scaling')(codes)
-        projected = nn.Dense(self.width, name='embed')(codes) * present[..., None]
-        pooled = []
-        for size in self.windows:
-            bias = self.param(f'bias_{size}', nn.initializers.zeros, (self.width,))
-            x = nn.relu(local_mean(projected, present, size=size) + bias)
-            x = x.reshape(B, -1, self.width)  # [B, y, x, F] -> [B, N, F]
-            x = nn.Dropout(self.dropout)(x, deterministic=not train)
-            attention = GatedAttention(self.units, name=f'attention_{size}')
-            weights = attention(x, present.reshape(B, -1))
-            pooled.append(jnp.einsum('bn,bnf->bf', weights, x))
-        return nn.Dense(self.outputs, name='output')(jnp.concatenate(pooled, axis=-1))
+        self.scaling = CodeScaling()
+        self.embed = nn.Dense(self.width)
+        self.bias = {
+            size: self.param(f'bias_{size}', nn.initializers.zeros, (self.width,))
+            for size in self.windows
+        }
+        # Named attention_1, attention_3 and so on.
+        self.attention = {str(size): GatedAttention(self.units) for size in self.windows}
+        self.drop = nn.Dropout(self.dropout)
+        self.output = nn.Dense(self.outputs)
+
+    def __call__(self, codes: jnp.ndarray, *, train: bool = False) -> jnp.ndarray:
+        """[B, R, R, C] -> [B, outputs], linear."""
+        return self.from_features(self.features(codes), is_encoded(codes), train=train)
+
+    def features(self, codes: jnp.ndarray) -> jnp.ndarray:
+        """[B, H, W, C] -> every window around every cell, [B, H, W, width · windows]."""
+        codes, present = self.scaling(codes)
+        projected = self.embed(codes) * present[..., None]
+        windows = [
+            nn.relu(local_mean(projected, present, size=size) + bias)
+            for size, bias in self.bias.items()
+        ]
+        return jnp.concatenate(windows, axis=-1)
+
+    def from_features(
+        self, features: jnp.ndarray, present: jnp.ndarray, *, train: bool = False
+    ) -> jnp.ndarray:
+        """[B, R, R, width · windows], bool [B, R, R] -> [B, outputs]."""
+        features = self.drop(features, deterministic=not train)
+        weights = self._weights(features, present)
+        pooled = [
+            jnp.einsum('byx,byxf->bf', weight, window)
+            for weight, window in zip(weights, self._by_window(features), strict=True)
+        ]
+        return self.output(jnp.concatenate(pooled, axis=-1))
+
+    def attention_weights(self, codes: jnp.ndarray) -> jnp.ndarray:
+        """[B, R, R, C] -> the mean of the windows' weights, spread over the cells of each window.
+
+        Returns:
+            [B, R, R], summing to 1 where any cell holds a code.
+        """
+        present = is_encoded(codes)
+        weights = self._weights(self.features(codes), present)
+        spread = [
+            local_share(weight, present, size=size)
+            for weight, size in zip(weights, self.windows, strict=True)
+        ]
+        return sum(spread) / len(spread)
+
+    def _weights(self, features: jnp.ndarray, present: jnp.ndarray) -> list[jnp.ndarray]:
+        """[B, R, R, width · windows] -> for each size of window, [B, R, R]."""
+        B, *cells = present.shape
+        flat = present.reshape(B, -1)
+        return [
+            attention(window.reshape(B, -1, self.width), flat).reshape(B, *cells)
+            for attention, window in zip(
+                self.attention.values(), self._by_window(features), strict=True
+            )
+        ]
+
+    def _by_window(self, features: jnp.ndarray) -> list[jnp.ndarray]:
+        return jnp.split(features, len(self.windows), axis=-1)
