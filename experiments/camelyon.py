@@ -46,10 +46,11 @@ def get_config(variant: str = ''):
             'and debug'
         )
     config = defaults.cohort()
-    config.stages = ('patches', 'encoder', 'compress', 'classify', 'evaluate')
+    config.stages = ('patches', 'encoder', *config.stages)
     config.encoder = 'mean_rgb,vae,contrastive,bigan,supervised'
     config.cohort.layout = 'camelyon16'
     config.cohort.label = 'metastasis'
+    config.explain.target = 'tumor'
     config.model = 'spatial,cnn'
     config.cnn.update(schedule='plateau', epochs=200)  # as in the paper
     # Patches of the slides that are set aside. What is not tumour inside one (`_2`, Exclusion) goes
@@ -61,13 +62,12 @@ def get_config(variant: str = ''):
         unannotated='normal',
     )
     if variant == 'published':
-        config.stages = ('compress', 'classify', 'evaluate')
+        config.stages = defaults.cohort().stages
         config.encoder = 'nic_bigan,nic_multitask4'
     elif variant in SWEEPS:
         config.encoder = 'supervised'
         config.cohort.only_folds = (0,)
-        key, values = SWEEPS[variant]
-        config.sweep.update({'key': key, 'values': values})
+        defaults.sweep(config, *SWEEPS[variant])
     elif variant == 'debug':
         _debug(config)
     return config

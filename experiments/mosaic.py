@@ -54,18 +54,16 @@ def get_config(variant: str = ''):
     # One version: eight times less to encode; the layout is turned in training instead.
     config.compress.versions = 1
     config.classifier.update(crop=40, turn_grids=True)
+    config.explain.target = 'tumour'  # of presence; of arrangement what is foretold
     if variant in ('models', 'shuffled', 'train_size'):
         config.model = MODELS
     if variant == 'shuffled':
-        config.sweep.key, config.sweep['values'] = 'cohort.shuffle_cells', (False, True)
+        defaults.sweep(config, 'cohort.shuffle_cells', (False, True))
     elif variant == 'train_size':
         config.mosaic.train_slides = 800
-        config.sweep.key, config.sweep['values'] = (
-            'classifier.train_slides',
-            (100, 200, 400, 800),
-        )
+        defaults.sweep(config, 'classifier.train_slides', (100, 200, 400, 800))
     elif variant == 'stride':
-        config.sweep.key, config.sweep['values'] = 'tiling.stride', (96, 192, 288)
+        defaults.sweep(config, 'tiling.stride', (96, 192, 288))
     elif variant == 'debug':
         config.encoder = 'mean_rgb'
         config.model = MODELS

@@ -90,7 +90,7 @@ def get_config(variant: str = ''):
         for name in ('abmil', 'transformer', 'mean'):
             config[name].learning_rate = 2e-3  # 1e-2 is for batch norm
     if variant in SWEEPS:
-        config.sweep.key, config.sweep['values'] = SWEEPS[variant]
+        defaults.sweep(config, *SWEEPS[variant])
     return config
 
 

@@ -45,20 +45,20 @@ def get_config(variant: str = ''):
             'debug'
         )
     config = defaults.cohort()
-    config.stages = ('patches', 'encoder', 'compress', 'classify', 'evaluate')
+    config.stages = ('patches', 'encoder', *config.stages)
     config.encoder = 'mean_rgb,vae,contrastive,bigan'
     config.cohort.update(layout='tupac16', label='proliferation', task='regression')
     config.model = 'spatial,cnn'
     config.cnn.update(schedule='plateau', epochs=200)  # as in the paper
     config.patches.per_slide = 1000
     if variant in ('multitask', 'tasks'):
-        config.stages = ('compress', 'classify', 'evaluate')
+        config.stages = defaults.cohort().stages
         config.encoder = 'nic_bigan,nic_multitask4'
     if variant == 'multitask':
         config.cohort.train_parts = 3
     elif variant == 'code_size':
         config.encoder = 'vae'
-        config.sweep.update({'key': 'code_size', 'values': (16, 128)})
+        defaults.sweep(config, 'code_size', (16, 128))
     elif variant == 'debug':
         _debug(config)
     return config

@@ -14,6 +14,7 @@ from nic_jax.classifiers.models import NETWORKS, network_fields
 from nic_jax.classifiers.probe import PROBES, ProbeSettings
 from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.encoders.training import EncoderSettings
+from nic_jax.explanation.explain import ExplainSettings
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.tile_table import TileTable
 from nic_jax.synthetic.mosaic_layout import MosaicStudy
@@ -104,7 +105,7 @@ def slides() -> ml_collections.ConfigDict:
 def cohort() -> ml_collections.ConfigDict:
     """Defaults of experiments that learn from slides and a table of labels."""
     config = slides()
-    config.stages = ('compress', 'classify', 'evaluate')
+    config.stages = ('compress', 'classify', 'explain', 'evaluate')
     config.cohort = ml_collections.ConfigDict()
     config.cohort.layout = 'table'  # how slides and labels lie: 'table', or one of `challenges`
     config.cohort.label = placeholder(str)  # a column to learn, or several separated by commas
@@ -131,7 +132,7 @@ def mosaic(**tiles: Any) -> ml_collections.ConfigDict:
         tiles: Fields of `TileTable`.
     """
     config = cohort()
-    config.stages = ('slides', 'compress', 'classify', 'evaluate')
+    config.stages = ('slides', 'compress', 'classify', 'explain', 'evaluate')
     config.mosaic = from_dataclass(MosaicStudy)
     config.mosaic.tumour = '1'  # the tiles' class that lesions are made of
     config.mosaic.annotations = placeholder(str)  # lesions' outlines; None: grown at random
@@ -167,10 +168,22 @@ def make_miniature(config: ml_collections.ConfigDict, layout: str, *, batch: int
     config.spatial.update(width=8, units=8)
 
 
+def sweep(config: ml_collections.ConfigDict, key: str, values: tuple) -> None:
+    """Turns settings into those of a sweep, whose many networks are not explained one by one.
+
+    Args:
+        config: Changed in place.
+        key: The setting that is swept.
+        values: What it is set to, one after the other.
+    """
+    config.sweep.update({'key': key, 'values': values})
+    config.stages = tuple(name for name in config.stages if name != 'explain')
+
+
 def synthetic() -> ml_collections.ConfigDict:
     """Defaults of the study of digits and rectangles, at the paper's scale (supplement)."""
     config = base()
-    config.stages = ('patches', 'encoder', 'compress', 'classify', 'evaluate')
+    config.stages = ('patches', 'encoder', 'compress', 'classify', 'explain', 'evaluate')
     config.encoder = 'supervised,vae,mean'
     config.code_size = 16
     config.workers = 0  # threads that draw images; 0: one a core
@@ -236,6 +249,14 @@ def _add_models(config: ml_collections.ConfigDict, model: str) -> None:
     config.classifier.train_slides = 0  # how many train and validate in a fold; 0 for all
     config.classifier.cache_gb = 4.0  # memory for codes that have been read
     config.classifier.turn_grids = False  # of grids in one version: turn the layout, not the codes
+    config.explain = from_dataclass(ExplainSettings, methods='grad_cam')  # several by commas
+    # The class to explain, 'label' for each slide's own, or several separated by commas, of which
+    # one is in a label's classes; None: what is foretold.
+    config.explain.target = placeholder(str)
+    config.explain.slides = 0  # at most, at random, beside those that validate; 0 for all
+    config.explain.patches = 12  # the strongest of each slide, in its sheet
+    config.explain.heat_map = False  # at the slide's full resolution too, as OME-TIFF
+    config.explain.valid_slides = 50  # of each fold, that the post-processing is chosen on
     for name in NETWORKS:
         config[name] = ml_collections.ConfigDict()
         for field, default in network_fields(name).items():

@@ -1,16 +1,19 @@
 """What the options of a config come to, and the checks that fail before anything long starts."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
 from nic_jax.classifiers.models import NETWORKS
 from nic_jax.classifiers.trained import TASKS, TrainSettings
+from nic_jax.explanation.explain import ExplainSettings
 
 Config = ml_collections.ConfigDict
 
 PRECISIONS = ('default', 'highest')
+LABEL = 'label'  # of `explain.target`: the class that a slide is known to have
 
 
 def names(text: str) -> list[str]:
@@ -50,6 +53,23 @@ def models(config: Config) -> list[str]:
         if name not in NETWORKS:
             raise ValueError(f'--config.model: no {name!r}; there are {", ".join(NETWORKS)}')
     return asked
+
+
+def explain_settings(config: Config) -> ExplainSettings:
+    """How saliency is computed.
+
+    Raises:
+        ValueError: A method that does not exist, or a number that cannot be.
+    """
+    known = {field.name for field in dataclasses.fields(ExplainSettings)} - {'methods'}
+    fields = {name: config.explain[name] for name in known}
+    return ExplainSettings(methods=tuple(names(config.explain.methods)), **fields)
+
+
+def explained_class(config: Config, class_names: Sequence[str]) -> str | None:
+    """The class of a label that is asked to be explained, if one is."""
+    asked = names(config.explain.target or '')
+    return next((name for name in asked if name in class_names), None)
 
 
 def labels(config: Config) -> list[tuple[str, str]]:
@@ -115,6 +135,8 @@ def check(config: Config, stages: tuple[str, ...]) -> None:
             )
     if 'cohort' in config and 'classify' in config.stages:
         labels(config)
+    if 'explain' in config and 'explain' in config.stages:
+        explain_settings(config)
 
 
 def makes_slides(config: Config) -> bool:

@@ -5,6 +5,7 @@ reads slides (`slide_stages`), what reads tables of tiles (`tile_stages`) and wh
 images (`synthetic_stages`) differ; from grids and predictions on, the stages are the same.
 """
 
+import itertools
 import pathlib
 import time
 
@@ -14,11 +15,14 @@ import ml_collections
 from nic_jax import (
     challenges,
     evaluate_stage,
+    explain_stage,
     made_slides,
     options,
     progress,
+    slide_explain,
     slide_stages,
     sweeps,
+    synthetic_explain,
     synthetic_stages,
     tile_stages,
     workdir,
@@ -28,6 +32,8 @@ from nic_jax.classifiers.models import build_network
 from nic_jax.classifiers.trained import initial_variables
 from nic_jax.evaluation import predictions
 from nic_jax.networks.grid_cnn import GridCNN, size_chain
+from nic_jax.report import localisation
+from nic_jax.report.page import write_page
 
 Config = ml_collections.ConfigDict
 
@@ -151,9 +157,39 @@ def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         told |= {name: record[name] for name in ('slides', 'seeds', 'mean', 'sd')}
         interval = {record['primary']: [record['low'], record['high']]}
         workdir.log_metrics(home, {'stage': 'evaluate', **told, 'interval_95': interval})
-    made += submissions + _source(config, 'pictures')(config, home)
+    made += submissions + _localisation(config, home) + _source(config, 'pictures')(config, home)
+    known = _explaining(config).known(config, home)
+    made.append(write_page(home, config.to_dict(), rows=rows, known_of=known))
     progress.console.print(f'evaluate: {", ".join(map(str, made))}')
     return True
+
+
+def _localisation(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
+    """Tables and figures of where saliency looked, where slides were explained."""
+    folders = {
+        folder: None
+        for _, point in sweeps.points(config)
+        for folder in _source(config, 'encoder_folders')(point, home)
+    }
+    rows, detected = explain_stage.read_measured(list(folders))
+    return localisation.write_tables(rows, detected, home / 'report', seed=config.seed)
+
+
+def explain(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Shows where networks looked on slides they never saw; measures it where lesions are known."""
+    if 'explain' not in config:
+        raise ValueError('this experiment has no networks on grids to explain')
+    finished = True
+    for folder in _source(config, 'encoder_folders')(config, home):
+        datasets, _ = _source(config, 'datasets')(config, home, folder.name)
+        references = _explaining(config).references(config, home, folder.name)
+        for dataset, model in itertools.product(datasets, options.models(config)):
+            explained = explain_stage.prepare(
+                config, home, folder, dataset, model, references=references, overwrite=overwrite
+            )
+            if explained is not None:
+                finished &= _explaining(config).explain_all(config, explained)
+    return finished
 
 
 STAGES = {
@@ -162,6 +198,7 @@ STAGES = {
     'encoder': encoder,
     'compress': compress,
     'classify': classify,
+    'explain': explain,
     'evaluate': evaluate,
 }
 
@@ -227,6 +264,11 @@ def dry_run(config: Config, home: pathlib.Path | None = None) -> bool:
         progress.console.print('the slides are made first, by the stage slides')
         return True
     return _source(config, 'dry_run')(made_slides.located(config, home))
+
+
+def _explaining(config: Config):
+    """What explains the experiment's slides or synthetic images."""
+    return slide_explain if 'slides' in config else synthetic_explain
 
 
 def _source(config: Config, name: str):

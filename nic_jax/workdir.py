@@ -216,6 +216,8 @@ def _note(workdir: pathlib.Path, stage: str, encoder: str, slide_id: str) -> pat
 def file_name(name: str) -> str:
     """A file name for a name with slashes, different for different names."""
     flat = urllib.parse.quote(name, safe=' @=')
+    if not flat.strip('.'):  # '..' would be the folder above
+        flat = flat.replace('.', '%2E') or '%'
     if len(flat) > 200:
         flat = flat[:120] + hashlib.sha256(name.encode()).hexdigest()
     return flat

@@ -3,13 +3,20 @@
 import csv
 import io
 import json
+import shutil
 
+import numpy as np
 import pytest
 from mosaic_files import tile_image
 from program import Program, load_experiment
 
+import nic_jax.grids
 from nic_jax.classifiers.models import NETWORKS
+from nic_jax.evaluation import detections, localisation
+from nic_jax.explanation.stored import open_saliency
+from nic_jax.patches.annotations import read_annotations
 from nic_jax.stages import STAGES
+from nic_jax.workdir import file_name
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +74,73 @@ def test_the_report_has_tables_and_figures(finished):
         assert {row['model'] for row in csv.DictReader(file)} == set(NETWORKS)
 
 
+@pytest.mark.parametrize(('label', 'target'), [('presence', 'tumour'), ('arrangement', None)])
+@pytest.mark.parametrize('model', ['spatial', 'cnn', 'attention_cnn', 'abmil'])
+def test_every_test_slide_is_explained_for_the_tools_that_people_have(
+    finished, label, target, model
+):
+    workdir, _ = finished
+    encoder = workdir / 'mean_rgb-p64-s96-1mpp'
+    folder = encoder / 'explain' / label / model
+    for number in range(4):
+        slide_id = f'{label}/test_000{number}'
+        place = folder / file_name(slide_id)
+        record = json.loads((place / 'explained.json').read_text(encoding='utf-8'))
+        assert record['slide_id'] == slide_id
+        assert record['folds'] == [0, 1]  # both, since neither has seen it
+        assert record['target'] == target or record['prediction']
+        assert record['pixels']
+        grid = nic_jax.grids.open(encoder / 'grids' / f'{slide_id}.zarr')
+        maps, attributes = open_saliency(place / 'saliency.zarr')
+        assert list(maps) == ['grad_cam']
+        np.testing.assert_array_equal(np.isnan(maps['grad_cam']), ~grid.encoded)
+        assert attributes['stride_level0'] == grid.attributes['stride_level0']
+        assert (place / 'grad_cam.png').stat().st_size
+        regions = read_annotations(place / 'grad_cam.geojson').regions
+        assert bool(regions) == bool((maps['grad_cam'] > 0).any())
+        assert (place / 'grad_cam_patches.png').exists() == bool(regions)
+
+
+def test_saliency_is_measured_against_the_lesions(finished):
+    workdir, _ = finished
+    encoder = workdir / 'mean_rgb-p64-s96-1mpp'
+    rows = localisation.read_rows(encoder / 'explain' / 'presence' / 'spatial' / 'localisation.csv')
+    tested = [row for row in rows if row['subset'] == 'test']
+    assert len(tested) == 4
+    with (workdir / 'slides' / 'slides.csv').open(encoding='utf-8') as file:
+        areas = {row['slide_id']: int(row['lesion_area'] or 0) for row in csv.DictReader(file)}
+    for row in rows:
+        assert row['lesion_area'] == areas[row['slide_id']]  # outlines, back to cells
+        assert (row['jaccard'] == '') == (row['lesion_area'] == 0)
+    found = detections.read_rows(encoder / 'explain' / 'presence' / 'spatial' / 'detections.csv')
+    assert {row['slide_id'] for row in found} == {row['slide_id'] for row in tested}
+    with (workdir / 'report' / 'localisation.csv').open(encoding='utf-8') as file:
+        summed = {(row['label_name'], row['model']) for row in csv.DictReader(file)}
+    assert ('arrangement', 'cnn') in summed
+    page = (workdir / 'report' / 'index.html').read_text(encoding='utf-8')
+    assert 'presence/test_0001' in page
+
+
+def test_a_slide_that_is_gone_is_explained_without_its_pixels(finished, program, tiles, tmp_path):
+    workdir, _ = finished
+    home = tmp_path / 'moved'
+    shutil.copytree(workdir, home)
+    place = home / 'mean_rgb-p64-s96-1mpp' / 'explain' / 'presence' / 'cnn'
+    for number in (1, 3):
+        shutil.rmtree(place / file_name(f'presence/test_000{number}'))
+    (home / 'slides' / 'slides' / 'presence' / 'test_0001.tif').unlink()
+    shutil.rmtree(home / 'mean_rgb-p64-s96-1mpp' / 'grids' / 'presence' / 'test_0003.zarr')
+    asked = (f'--config.tiles.tiles={tiles}', '--config.model=cnn')
+    asked += ('--config.cohort.label=presence', '--stages=explain')
+    program.run(home, 'mosaic.py:debug', *asked)
+    seen = place / file_name('presence/test_0001')
+    assert not json.loads((seen / 'explained.json').read_text(encoding='utf-8'))['pixels']
+    assert (seen / 'grad_cam.png').stat().st_size
+    assert not (seen / 'grad_cam_patches.png').exists()
+    assert not (place / file_name('presence/test_0003')).exists()  # no grid: said in failures.csv
+    assert 'presence/test_0003' in (home / 'failures.csv').read_text(encoding='utf-8')
+
+
 def test_a_second_run_makes_and_trains_nothing(finished, program, tiles):
     workdir, _ = finished
     files = [path for path in workdir.rglob('*') if path.is_file()]
@@ -77,6 +151,7 @@ def test_a_second_run_makes_and_trains_nothing(finished, program, tiles):
         or path.name == 'classifier.json'
     }
     assert before
+    assert any('explain' in path.parts for path in before)
     lines = (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
     trained = sum(json.loads(line)['stage'] == 'classify' for line in lines)
     program.run(workdir, 'mosaic.py:debug', f'--config.tiles.tiles={tiles}')

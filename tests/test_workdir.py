@@ -205,3 +205,16 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     assert len(text) == 1000
     assert len(set(text)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', '../x', '/x', 'a/../../x', '...'])
+def test_no_name_leaves_its_folder(tmp_path, name):
+    path = tmp_path / 'inside' / workdir.file_name(name)
+    assert path.resolve().parent == (tmp_path / 'inside').resolve()
+    assert path.name
+    assert path.resolve() != (tmp_path / 'inside').resolve()
+
+
+def test_different_names_have_different_files():
+    names = ['', '.', '..', '...', 'a/b', 'a%2Fb', 'a b', 'x' * 300, 'x' * 301, '%2E']
+    assert len({workdir.file_name(name) for name in names}) == len(names)

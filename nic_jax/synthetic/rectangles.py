@@ -127,16 +127,14 @@ def draw(
     if label is not None and not 0 <= label < study.classes:
         raise ValueError(f'{label=} must be one of the {study.classes} classes')
     rng = np.random.default_rng((seed, index))
-    drawn_label, step = rng.integers((0, 1), (study.classes, study.classes - 1))
+    drawn_label, step, layout = _begin(study, rng)
     label = int(drawn_label if label is None else label)
     other_label = int(label + step) % study.classes  # (label + 1..8) mod 10
-    lesion = int(rng.integers(study.lesion_min, study.lesion_max, endpoint=True))
-    layout = _draw_layout(study.size, lesion, rng)
     centres = np.arange(study.cells) * study.cell + study.cell / 2
     mask, other_mask = _masks(layout, centres)
     grid_mask = mask
     if study.step != study.cell:
-        grid_mask, _ = _masks(layout, np.arange(study.grid_cells) * study.step + study.cell / 2)
+        grid_mask, _ = _masks(layout, _grid_centres(study))
 
     taken = rng.choice(study.cells**2, study.digits, replace=False, shuffle=False)
     chosen = rng.integers(study.classes, size=study.digits, dtype=np.int8)
@@ -152,9 +150,19 @@ def draw(
         classes=classes.reshape(study.cells, study.cells),
         label=label,
         other_label=other_label,
-        lesion=lesion,
-        lesion_share=lesion / study.size,
+        lesion=layout.lesion,
+        lesion_share=layout.lesion / study.size,
     )
+
+
+def grid_masks(study: RectangleStudy, *, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Patches of an image's grid whose centre lies in its tilted, and in its upright rectangle.
+
+    Returns:
+        bool [grid_cells, grid_cells] each, without drawing the image.
+    """
+    *_, layout = _begin(study, np.random.default_rng((seed, index)))
+    return _masks(layout, _grid_centres(study))
 
 
 def generate(
@@ -195,6 +203,18 @@ class _Layout(NamedTuple):
     upright: tuple[float, float]
     turns: int
     mirrored: bool
+
+
+def _begin(study: RectangleStudy, rng: np.random.Generator) -> tuple[int, int, _Layout]:
+    """What is drawn first of an image: its label, how far the other is from it, the layout."""
+    label, step = rng.integers((0, 1), (study.classes, study.classes - 1))
+    lesion = int(rng.integers(study.lesion_min, study.lesion_max, endpoint=True))
+    return int(label), int(step), _draw_layout(study.size, lesion, rng)
+
+
+def _grid_centres(study: RectangleStudy) -> np.ndarray:
+    """Of the grid's patches along either axis, px."""
+    return np.arange(study.grid_cells) * study.step + study.cell / 2
 
 
 def _draw_layout(size: int, lesion: int, rng: np.random.Generator) -> _Layout:

@@ -1,0 +1,327 @@
+"""The stage that shows where networks looked, and measures it where lesions are known.
+
+    ENCODER/explain/LABEL/MODEL/SLIDE_ID/   a slide: see `explanation.slide_exports`
+    ENCODER/explain/LABEL/MODEL/test.zarr   synthetic images: maps [image, y, x] by method
+    ENCODER/explain/LABEL/MODEL/validation/ maps that the post-processing is chosen by
+    ENCODER/explain/LABEL/MODEL/localisation.csv, detections.csv
+
+A slide is explained by the networks that never saw it: those of the folds that test it, or of all
+folds where it has no label.
+"""
+
+import dataclasses
+import pathlib
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from nic_jax import options, progress, sweeps, workdir
+from nic_jax.classifiers.cross_validation import Dataset
+from nic_jax.classifiers.trained import RECORD, Trained, load_trained
+from nic_jax.evaluation import detections, localisation, post_processing, predictions
+from nic_jax.explanation.explain import ExplainSettings, methods_of
+
+Config = ml_collections.ConfigDict
+Maps = Mapping[str, np.ndarray]  # by method, [H, W]
+_DETECTION_SIGMA = 0.5  # cells, at least: of the map whose maxima are detections
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """What should be found on a slide, in cells.
+
+    Attributes:
+        mask: Of lesions, bool `[H, W]`; nothing in it where the slide has none.
+        second: Of another region that the label depends on, or None.
+    """
+
+    mask: np.ndarray
+    second: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """A slide that is to be explained.
+
+    Attributes:
+        index: In the data set.
+        subset: 'test', 'new' (without a label) or 'valid'.
+        folds: Whose networks explain it.
+        target: Number of the class that is explained; 0 for values and risks.
+        prediction: The slide's row of predictions.csv; of those that validate, nothing.
+    """
+
+    index: int
+    subset: str
+    folds: tuple[int, ...]
+    target: int
+    prediction: Mapping[str, Any]
+
+    @property
+    def fold(self) -> int | str:
+        """As in predictions.csv: '' for the mean of several."""
+        return self.folds[0] if len(self.folds) == 1 else ''
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explained:
+    """A model on one label of one encoder's grids, whose slides are explained.
+
+    Attributes:
+        home: The workdir.
+        folder: ENCODER/explain/LABEL/MODEL.
+        encoder: Its folder's name.
+        model: Its name.
+        dataset: The grids and what is known of them.
+        networks: By fold.
+        settings: Of the methods, those alone that the model has.
+        units: What is to be explained.
+        references: slide_id -> what should be found, or None where that is not known.
+    """
+
+    home: pathlib.Path
+    folder: pathlib.Path
+    encoder: str
+    model: str
+    dataset: Dataset
+    networks: Mapping[int, Trained]
+    settings: ExplainSettings
+    units: Sequence[Unit]
+    references: Callable[[str], Reference | None]
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f'{self.encoder}, {self.dataset.label_name}, {self.model}'
+
+    def trained(self, unit: Unit) -> list[Trained]:
+        """The networks that explain a slide."""
+        return [self.networks[fold] for fold in unit.folds]
+
+    def target_name(self, unit: Unit) -> str:
+        """The class that is explained, or what else is."""
+        names = self.dataset.class_names
+        return names[unit.target] if names else _VALUES[self.dataset.task]
+
+
+_VALUES = {'regression': 'value', 'survival': 'risk'}
+
+
+def prepare(
+    config: Config,
+    home: pathlib.Path,
+    encoder: pathlib.Path,
+    dataset: Dataset,
+    model: str,
+    *,
+    references: Callable[[str], Reference | None],
+    overwrite: bool,
+) -> Explained | None:
+    """Loads a model's networks and plans which slides they explain; None where no method fits it.
+
+    Raises:
+        ValueError: It is not trained yet, or its slides were explained with other settings.
+    """
+    names = [workdir.file_name(name) for name in (dataset.label_name, model)]
+    names[1] += workdir.file_name(sweeps.suffix(config, model))
+    seed = config.classifier.seeds[0]
+    place = encoder.joinpath('classifier', *names)
+    folds = tuple(config.cohort.only_folds if 'cohort' in config else ())
+    folds = folds or tuple(range(len(dataset.folds)))
+    networks = {fold: load_trained(place / f'seed_{seed}' / f'fold_{fold}') for fold in folds}
+    settings = options.explain_settings(config)
+    methods = tuple(methods_of(networks[folds[0]].network, settings.methods))
+    if not methods:
+        progress.console.print(f'explain: {model} has none of {", ".join(settings.methods)}')
+        return None
+    settings = dataclasses.replace(settings, methods=methods)
+    folder = encoder.joinpath('explain', *names)
+    trained = {
+        str(fold): workdir.fingerprint(place / f'seed_{seed}' / f'fold_{fold}' / RECORD)
+        for fold in folds
+    }
+    made_with = dataclasses.asdict(settings) | {'target': config.explain.target, 'trained': trained}
+    with workdir.alone(home, f'explain/{folder.relative_to(home)}'):
+        workdir.begin(folder, made_with, overwrite=overwrite)
+    rows = [row for row in predictions.read(place / 'predictions.csv') if row['seed'] == seed]
+    units = _tested(config, dataset, folds, {row['slide_id']: row for row in rows})
+    units += _validating(config, dataset, folds, references)
+    return Explained(
+        home, folder, encoder.name, model, dataset, networks, settings, units, references
+    )
+
+
+def _tested(
+    config: Config, dataset: Dataset, folds: Sequence[int], rows: Mapping[str, Mapping[str, Any]]
+) -> list[Unit]:
+    """Slides that have a prediction, by the networks that made it: all, or so many at random."""
+    units = []
+    for index, grid in enumerate(dataset.grids):
+        if grid.slide_id not in rows:
+            continue
+        row, labelled = rows[grid.slide_id], dataset.has_label[index]
+        own = tuple(fold for fold in folds if index in dataset.folds[fold].test)
+        target = _target(config, dataset, index, foretold=row['prediction'])
+        subset = 'test' if labelled else 'new'
+        units.append(Unit(index, subset, own if labelled else tuple(folds), target, row))
+    if not 0 < config.explain.slides < len(units):
+        return units
+    drawn = np.random.default_rng(config.seed).permutation(len(units))[: config.explain.slides]
+    return [units[number] for number in np.sort(drawn)]
+
+
+def _validating(
+    config: Config,
+    dataset: Dataset,
+    folds: Sequence[int],
+    references: Callable[[str], Reference | None],
+) -> list[Unit]:
+    """Slides with a lesion that validate in a fold, by its network: at most so many of each."""
+    units = []
+    for fold in folds:
+        own = []
+        for index in dataset.folds[fold].valid:
+            if len(own) == config.explain.valid_slides:
+                break
+            reference = references(dataset.grids[index].slide_id)
+            if reference is not None and reference.mask.any():
+                target = _target(config, dataset, index, foretold=None)
+                own.append(Unit(int(index), 'valid', (fold,), target, {}))
+        units += own
+    return units
+
+
+def _target(config: Config, dataset: Dataset, index: int, *, foretold: Any) -> int:
+    """The class to explain: the one that is asked for, the label's, or what is foretold."""
+    names = dataset.class_names
+    if not names:
+        return 0
+    if asked := options.explained_class(config, names):
+        return names.index(asked)
+    known = config.explain.target == options.LABEL or foretold is None
+    if dataset.has_label[index] and known:
+        return int(dataset.targets[index])
+    return names.index(foretold)
+
+
+def only(explained: Explained, units: Sequence[Unit]) -> Explained:
+    """The same with some of its units."""
+    return dataclasses.replace(explained, units=units)
+
+
+def record(explained: Explained, unit: Unit) -> dict[str, Any]:
+    """What is told of a slide beside its maps."""
+    found = dict(unit.prediction)
+    score = found.get(f'score_{explained.target_name(unit)}', found.get('prediction'))
+    return _columns(explained, unit) | {
+        'encoder': explained.encoder,
+        'folds': list(unit.folds),
+        'methods': list(explained.settings.methods),
+        'label': found.get('label', ''),
+        'prediction': found.get('prediction', ''),
+        'score': score,
+    }
+
+
+def localise(
+    explained: Explained, read: Callable[[Unit], Maps], *, lesion_class: str | None
+) -> pathlib.Path | None:
+    """Measures the maps of test slides against their references, where there are any.
+
+    The post-processing of each fold's maps is chosen on slides that validate in it; that of the
+    mean of several folds' on those of all of these.
+
+    Args:
+        explained: All of its units have their maps.
+        read: Gives them.
+        lesion_class: The class whose slides have lesions, for detections; else None.
+
+    Returns:
+        The path of localisation.csv, or None.
+    """
+    tested = [unit for unit in explained.units if unit.subset == 'test']
+    valid = [unit for unit in explained.units if unit.subset == 'valid']
+    known = {unit: _reference(explained, unit) for unit in (*tested, *valid)}
+    tested = [unit for unit in tested if known[unit] is not None]
+    if not tested or not valid:
+        return None
+    maps = {unit: read(unit) for unit in (*tested, *valid)}
+    rows, found = [], []
+    for method in explained.settings.methods:
+        chosen = {}
+        for unit in (*valid, *tested):
+            if unit.folds not in chosen:
+                own = [each for each in valid if set(each.folds) <= set(unit.folds)]
+                chosen[unit.folds], _ = post_processing.choose(
+                    [maps[each][method] for each in own], [known[each].mask for each in own]
+                )
+            settings, reference = chosen[unit.folds], known[unit]
+            grid = explained.dataset.grids[unit.index]
+            columns = _columns(explained, unit) | {'method': method}
+            rows.append(
+                localisation.score_slide(
+                    maps[unit][method],
+                    reference.mask,
+                    settings=settings,
+                    second=reference.second,
+                    **columns,
+                )
+            )
+            if unit.subset == 'test' and explained.target_name(unit) == lesion_class:
+                found += detections.detection_rows(
+                    maps[unit][method],
+                    detections.number_lesions(reference.mask & grid.encoded),
+                    sigma=max(settings.sigma, _DETECTION_SIGMA),
+                    probability=unit.prediction[f'score_{lesion_class}'],
+                    **columns,
+                )
+        for folds, settings in chosen.items():
+            workdir.log_metrics(
+                explained.home,
+                {'stage': 'explain', 'encoder': explained.encoder, 'model': explained.model}
+                | {'label_name': explained.dataset.label_name, 'method': method, 'folds': folds}
+                | {'post_processing': dataclasses.asdict(settings)},
+            )
+    localisation.write_rows(explained.folder / 'localisation.csv', rows)
+    if found:
+        detections.write_rows(explained.folder / 'detections.csv', found)
+    return explained.folder / 'localisation.csv'
+
+
+def read_measured(folders: Sequence[pathlib.Path]) -> tuple[list[dict], list[dict]]:
+    """What `localise` has left in the folders of encoders.
+
+    Returns:
+        Rows of all localisation.csv and of all detections.csv, each with its `encoder`,
+        `label_name` and `model`; of a point of a sweep, names as its folders have.
+    """
+    rows, found = [], []
+    for folder in folders:
+        for path in sorted((folder / 'explain').glob('*/*/localisation.csv')):
+            label_name, model = (urllib.parse.unquote(part) for part in path.parts[-3:-1])
+            told = {'encoder': folder.name, 'label_name': label_name, 'model': model}
+            rows += [{**row, **told} for row in localisation.read_rows(path)]
+            if (detected := path.with_name('detections.csv')).exists():
+                found += [{**row, **told} for row in detections.read_rows(detected)]
+    return rows, found
+
+
+def _reference(explained: Explained, unit: Unit) -> Reference | None:
+    return explained.references(explained.dataset.grids[unit.index].slide_id)
+
+
+def _columns(explained: Explained, unit: Unit) -> dict[str, Any]:
+    dataset = explained.dataset
+    return {
+        'slide_id': dataset.grids[unit.index].slide_id,
+        'case_id': dataset.case_ids[unit.index],
+        'label_name': dataset.label_name,
+        'model': explained.model,
+        'seed': next(iter(explained.networks.values())).seed,
+        'fold': unit.fold,
+        'subset': unit.subset,
+        'target': explained.target_name(unit),
+    }
