@@ -24,7 +24,7 @@ import numpy as np
 
 from nic_jax.classifiers.models import build_network
 from nic_jax.classifiers.trained import Trained, TrainSettings, initial_variables
-from nic_jax.explanation.explain import ExplainSettings, explain, methods_of
+from nic_jax.explanation.saliency import ExplainSettings, explain, methods_of
 from nic_jax.grids import turn
 
 FEATURES = 128

@@ -14,7 +14,7 @@ from nic_jax.classifiers.models import NETWORKS, network_fields
 from nic_jax.classifiers.probe import PROBES, ProbeSettings
 from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.encoders.training import EncoderSettings
-from nic_jax.explanation.explain import ExplainSettings
+from nic_jax.explanation.saliency import ExplainSettings
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.tile_table import TileTable
 from nic_jax.synthetic.mosaic_layout import MosaicStudy

@@ -22,7 +22,7 @@ from nic_jax import options, progress, sweeps, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.classifiers.trained import RECORD, Trained, load_trained
 from nic_jax.evaluation import detections, localisation, post_processing, predictions
-from nic_jax.explanation.explain import ExplainSettings, methods_of
+from nic_jax.explanation.saliency import ExplainSettings, methods_of
 
 Config = ml_collections.ConfigDict
 Maps = Mapping[str, np.ndarray]  # by method, [H, W]

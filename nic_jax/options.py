@@ -8,7 +8,7 @@ import ml_collections
 
 from nic_jax.classifiers.models import NETWORKS
 from nic_jax.classifiers.trained import TASKS, TrainSettings
-from nic_jax.explanation.explain import ExplainSettings
+from nic_jax.explanation.saliency import ExplainSettings
 
 Config = ml_collections.ConfigDict
 

@@ -13,9 +13,9 @@ import numpy as np
 from nic_jax import cohort, explain_stage, options, prefetch, progress, workdir
 from nic_jax.compression.compress import grid_path
 from nic_jax.explain_stage import Explained, Reference, Unit
-from nic_jax.explanation.explain import explain
 from nic_jax.explanation.overlay import read_thumbnail
 from nic_jax.explanation.references import lesion_cells, read_regions
+from nic_jax.explanation.saliency import explain
 from nic_jax.explanation.slide_exports import export
 from nic_jax.explanation.stored import open_saliency, write_saliency
 from nic_jax.grids import Grid

@@ -9,8 +9,8 @@ import numpy as np
 import nic_jax
 from nic_jax import explain_stage, progress
 from nic_jax.explain_stage import Explained, Maps, Reference, Unit
-from nic_jax.explanation.explain import explain
 from nic_jax.explanation.overlay import Thumbnail
+from nic_jax.explanation.saliency import explain
 from nic_jax.grids import arrays, schema
 from nic_jax.report.galleries import Known
 from nic_jax.synthetic import rectangles

@@ -5,6 +5,7 @@ one into axes, for a notebook; the parts of a line can be drawn alone.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,13 @@ from nic_jax.explanation.georeference import Box, cell_edges
 from nic_jax.explanation.overlay import Thumbnail
 from nic_jax.patches.annotations import Region
 
+METHOD_NAMES = {
+    'grad_cam': 'Grad-CAM',
+    'integrated_gradients': 'Integrated gradients',
+    'occlusion': 'Occlusion',
+    'attention': 'Attention',
+    'grad_cam_random': 'Grad-CAM, random weights',
+}
 COLOUR_MAP = 'viridis'
 _NOT_ENCODED = '0.93'
 _LESION = '#D55E00'
@@ -33,11 +41,15 @@ class Known:
         thumbnail: Of the slide; of a synthetic image, its box counts cells.
         regions: Outlines of lesions, level-0 px.
         mask: Cells of lesions, bool `[H, W]`; drawn where there are no outlines.
+        path: The slide's file, for its viewer.
+        mpp: µm/px of level 0, instead of the file's own.
     """
 
     thumbnail: Thumbnail | None = None
     regions: Sequence[Region] = ()
     mask: np.ndarray | None = None
+    path: pathlib.Path | None = None
+    mpp: float | None = None
 
 
 def choose(scores: Mapping[str, float], *, count: int, seed: int) -> dict[str, list[str]]:

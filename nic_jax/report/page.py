@@ -18,7 +18,7 @@ from nic_jax.report import (
 )
 from nic_jax.report.galleries import Known
 from nic_jax.report.page_inputs import read_csv
-from nic_jax.report.page_parts import Folded, Heading, Links, Part, Section, Text
+from nic_jax.report.page_parts import Folded, Gallery, Heading, Links, Part, Section, Text
 from nic_jax.report.page_pictures import of_file
 from nic_jax.report.page_template import templates
 from nic_jax.workdir import file_name, write_atomically
@@ -65,6 +65,7 @@ def write_page(
     rows: Rows,
     experiment: str = '',
     known_of: Callable[[str], Known | None] = nothing_known,
+    viewer_tiles: int = 0,
 ) -> pathlib.Path:
     """Writes WORKDIR/report/index.html of what the workdir holds; what it lacks is left out.
 
@@ -77,6 +78,8 @@ def write_page(
         experiment: Its name, for the page's head.
         known_of: Pixels and lesions of a slide, for the galleries of saliency; it is asked about
             the slides alone that are shown.
+        viewer_tiles: Of the viewer of each slide that is shown, at most (1,000 tiles of a slide are
+            some 25 MB); 0 for no viewers.
 
     Returns:
         The page's path.
@@ -97,7 +100,10 @@ def write_page(
         'curves': _curves(report, plain, unit=unit, seed=seed),
         'confusion': page_cohort.confusions(plain, unit=unit, noun=noun),
         'saliency': _saliency(
-            home, plain, known_of, best=page_findings.best_models(table), seed=seed
+            page_galleries.galleries_of(
+                home, rows=plain, known_of=known_of, seed=seed, viewer_tiles=viewer_tiles
+            ),
+            page_findings.best_models(table),
         ),
         'localisation': _localisation(report),
         'codes': _pictures(report, 'codes') + _pictures(report, 'image'),
@@ -172,11 +178,10 @@ def _pictures(report: pathlib.Path, name: str) -> list[Part]:
 
 
 def _saliency(
-    home: pathlib.Path, rows: Rows, known_of, *, best: Mapping[str, str], seed: int
+    found: Mapping[tuple[str, str], Sequence[Gallery]], best: Mapping[str, str]
 ) -> list[Part]:
     """The galleries of each label's best model; those of others are folded away."""
     parts: list[Part] = []
-    found = page_galleries.galleries_of(home, rows=rows, known_of=known_of, seed=seed)
     for label_name in dict.fromkeys(label_name for label_name, _ in found):
         of_label = {model: each for (name, model), each in found.items() if name == label_name}
         first = best.get(label_name, '')

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from nic_jax.explanation.georeference import Box
-from nic_jax.report import galleries, page_seen
-from nic_jax.report.galleries import Known
+from nic_jax.report import galleries, page_seen, viewer
+from nic_jax.report.galleries import METHOD_NAMES, Known
 from nic_jax.report.page_inputs import read_csv
 from nic_jax.report.page_parts import Gallery, Line, Panel
 from nic_jax.report.page_pictures import of_pixels
@@ -24,12 +24,6 @@ from nic_jax.workdir import file_name
 
 COUNT = 3  # slides of each kind
 _PIXELS = 340  # of a panel's longer side
-_METHODS = {  # the first that there is, is shown
-    'grad_cam': 'Grad-CAM',
-    'integrated_gradients': 'Integrated gradients',
-    'occlusion': 'Occlusion',
-    'attention': 'Attention',
-}
 _MEASURES = {'jaccard': 'Jaccard index', 'average_precision': 'average precision'}
 _TITLES = {
     'best': 'Best: highest {measure}',
@@ -47,6 +41,7 @@ def galleries_of(
     rows: Sequence[Mapping[str, Any]],
     known_of: Callable[[str], Known | None],
     seed: int,
+    viewer_tiles: int = 0,
 ) -> dict[tuple[str, str], list[Gallery]]:
     """The galleries of every label and model whose hold-outs were explained.
 
@@ -55,6 +50,7 @@ def galleries_of(
         rows: Of predictions.csv, which tell the labels of synthetic images.
         known_of: What is known of a slide beside its maps; asked for the slides that are shown.
         seed: Of the choice at random.
+        viewer_tiles: Of the viewer of each slide that is shown, at most; 0 for no viewers.
     """
     found = collections.defaultdict(lambda: collections.defaultdict(dict))
     for seen in (*page_seen.slides(home), *page_seen.images(home, rows)):
@@ -63,21 +59,25 @@ def galleries_of(
             names = urllib.parse.unquote(label_name), urllib.parse.unquote(model)
             found[names][seen.told['slide_id']][encoder] = seen
     return {
-        names: _of_model(home, slides, known_of=known_of, seed=seed)
+        names: _of_model(home, slides, known_of=known_of, seed=seed, viewer_tiles=viewer_tiles)
         for names, slides in found.items()
     }
 
 
-def _of_model(home: pathlib.Path, slides: Slides, *, known_of, seed: int) -> list[Gallery]:
+def _of_model(
+    home: pathlib.Path, slides: Slides, *, known_of, seed: int, viewer_tiles: int
+) -> list[Gallery]:
     method = _method(slides)
     measure, scores = _scores(slides, method)
     each = {name: float(np.mean(list(of_slide.values()))) for name, of_slide in scores.items()}
     made = []
     for kind, names in galleries.choose(each, count=COUNT, seed=seed).items():
-        lines = [
-            _line(home, name, slides[name], scores[name], measure, method, known_of(name))
-            for name in names
-        ]
+        lines = []
+        for name in names:
+            known = known_of(name)
+            if viewer_tiles and known is not None and known.path is not None:
+                _write_viewer(home, name, slides[name], known, max_tiles=viewer_tiles)
+            lines.append(_line(home, name, slides[name], scores[name], measure, method, known))
         if lines:
             title = _TITLES[kind].format(measure=measure, count=len(each))
             made.append(Gallery(title, _caption(lines, method), lines))
@@ -87,7 +87,7 @@ def _of_model(home: pathlib.Path, slides: Slides, *, known_of, seed: int) -> lis
 def _method(slides: Slides) -> str:
     """The first of the methods that all slides have, else of any."""
     made = [set(seen.told['methods']) for each in slides.values() for seen in each.values()]
-    ranked = [*_METHODS, *sorted(set.union(*made) - set(_METHODS))]
+    ranked = [*METHOD_NAMES, *sorted(set.union(*made) - set(METHOD_NAMES))]
     common = set.intersection(*made) or set.union(*made)
     return next(name for name in ranked if name in common)
 
@@ -143,10 +143,38 @@ def _line(
     for encoder, seen in shown.items():
         score = f'{measure} {scores[encoder]:.2f}' if encoder in scores else ''
         panels.append(Panel(_map(seen, method, known), encoder, score))
-    viewer = pathlib.PurePosixPath('slides') / file_name(slide_id) / 'index.html'
-    there = (home / 'report' / viewer).exists()
-    link = '/'.join(urllib.parse.quote(part) for part in viewer.parts) if there else ''
+    page = _viewer_folder(home, slide_id) / 'index.html'
+    parts = page.relative_to(home / 'report').parts if page.exists() else ()
+    link = '/'.join(map(urllib.parse.quote, parts))
     return Line(slide_id, _predicted(first.told), panels, link)
+
+
+def _write_viewer(
+    home: pathlib.Path, slide_id: str, each: Mapping[str, Seen], known: Known, *, max_tiles: int
+) -> None:
+    """A slide with all maps of all encoders over it."""
+    maps, attributes = {}, {}
+    for encoder, seen in each.items():
+        for method in sorted(seen.told['methods'], key=list(METHOD_NAMES).index):
+            name = f'{METHOD_NAMES[method]}, {encoder}' if len(each) > 1 else method
+            maps[name], attributes[name] = seen.read(method)
+    told = next(iter(each.values())).told
+    viewer.write_viewer(
+        _viewer_folder(home, slide_id),
+        known.path,
+        maps,
+        attributes,
+        slide_id=slide_id,
+        told=_predicted(told),
+        target=told['target'],
+        regions=known.regions,
+        mpp=known.mpp,
+        max_tiles=max_tiles,
+    )
+
+
+def _viewer_folder(home: pathlib.Path, slide_id: str) -> pathlib.Path:
+    return home / 'report' / 'slides' / file_name(slide_id)
 
 
 def _map(seen: Seen, method: str, known: Known | None) -> str:
@@ -196,7 +224,7 @@ def _drawn(draw: Callable[[Axes], None], box: Box) -> str:
 def _caption(lines: Sequence[Line], method: str) -> str:
     names = {panel.name for line in lines for panel in line.panels}
     told = (
-        f'{_METHODS.get(method, method)} of the networks on each encoder’s codes: bright cells '
+        f'{METHOD_NAMES.get(method, method)} of the networks on each encoder’s codes: bright cells '
         'speak for the target; where it is grey, nothing is encoded'
     )
     return f'{told}. Lesions are outlined.' if 'lesions' in names else f'{told}.'

@@ -17,19 +17,12 @@ from PIL import Image
 
 from nic_jax.patches.annotations import Region
 from nic_jax.report import deep_zoom
-from nic_jax.report.galleries import cells_box
+from nic_jax.report.galleries import METHOD_NAMES, cells_box
 from nic_jax.report.page_template import templates
 from nic_jax.slides import open_slide
 from nic_jax.workdir import remove
 
 LIBRARY = 'openseadragon.min.js'
-METHOD_NAMES = {
-    'grad_cam': 'Grad-CAM',
-    'integrated_gradients': 'Integrated gradients',
-    'occlusion': 'Occlusion',
-    'attention': 'Attention',
-    'grad_cam_random': 'Grad-CAM, random weights',
-}
 # Okabe and Ito's vermilion and blue, which the colour-blind tell apart.
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
 _STRONGEST = 99.5  # percentile of a map that has the full colour
@@ -47,7 +40,7 @@ def write_viewer(
     folder: pathlib.Path,
     slide_path: str | os.PathLike,
     maps: Mapping[str, np.ndarray],
-    attributes: Mapping[str, Any],
+    attributes: Mapping[str, Mapping[str, Any]],
     *,
     slide_id: str,
     told: str = '',
@@ -62,9 +55,9 @@ def write_viewer(
     Args:
         folder: For the viewer alone, such as report/slides/SLIDE.
         slide_path: The slide's file.
-        maps: Method, or encoder and method, to its saliency, float `[H, W]`: above 0 for the
-            target, below against it, NaN where nothing is encoded.
-        attributes: Of the grid that the maps are of.
+        maps: Method, or any other name, to saliency, float `[H, W]`: above 0 for the target, below
+            against it, NaN where nothing is encoded.
+        attributes: Of the grid of each map.
         slide_id: The slide's name.
         told: A line beside it: label and prediction, say.
         target: What positive saliency speaks for.
@@ -82,25 +75,24 @@ def write_viewer(
         raise ValueError(f'{step=} must be a power of two: 1, 2, 4, …')
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix='.viewer.', dir=folder.parent) as name,
+        tempfile.TemporaryDirectory(prefix='.viewer.', dir=folder.parent) as aside,
         open_slide(slide_path, mpp=mpp) as slide,
     ):
-        made = pathlib.Path(name) / 'viewer'
+        made = pathlib.Path(aside) / 'viewer'
         made.mkdir()
         step = step or deep_zoom.finest_step(slide.bounds[2:], max_tiles=max_tiles)
         pyramid = deep_zoom.write_pyramid(slide, made / 'tiles', step=step)
         layers = [
-            _layer(made / f'saliency_{number}.png', method, saliency, attributes)
-            for number, (method, saliency) in enumerate(sorted(maps.items(), key=_order))
+            _layer(made / f'saliency_{number}.png', name, maps[name], attributes[name])
+            for number, name in enumerate(sorted(maps, key=_order))
         ]
-        known_mpp = attributes.get('mpp_level0') if mpp is None else mpp
         data = {
             'width': pyramid.width,
             'height': pyramid.height,
             'tile': deep_zoom.TILE,
             'origin': pyramid.origin,
             'step': pyramid.step,
-            'mpp': known_mpp,
+            'mpp': slide.mpp if slide.mpp_source != 'default' else None,
             'layers': layers,
             'outlines': [
                 [np.round(ring, 2).tolist() for ring in (region.outer, *region.holes)]
@@ -144,15 +136,16 @@ def saliency_image(saliency: np.ndarray) -> np.ndarray:
     return image
 
 
-def _order(named: tuple[str, Any]) -> int:
+def _order(name: str) -> int:
+    """As methods are listed; other names in their own order behind."""
     names = list(METHOD_NAMES)
-    return names.index(named[0]) if named[0] in names else len(names)
+    return names.index(name) if name in names else len(names)
 
 
 def _layer(
-    path: pathlib.Path, method: str, saliency: np.ndarray, attributes: Mapping[str, Any]
+    path: pathlib.Path, name: str, saliency: np.ndarray, attributes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes a map's image; tells where it lies."""
     Image.fromarray(saliency_image(saliency)).save(path)
     box = cells_box(saliency.shape, attributes)
-    return {'name': METHOD_NAMES.get(method, method), 'file': path.name, 'box': box}
+    return {'name': METHOD_NAMES.get(name, name), 'file': path.name, 'box': box}

@@ -14,15 +14,15 @@ from nic_jax.classifiers.models import NETWORKS, build_network
 from nic_jax.classifiers.trained import Trained, TrainSettings
 from nic_jax.classifiers.training import train
 from nic_jax.explanation.attention import attention
-from nic_jax.explanation.explain import (
+from nic_jax.explanation.integrated_gradients import integrated_gradients, mean_code
+from nic_jax.explanation.occlusion import occlusion
+from nic_jax.explanation.saliency import (
     METHODS,
     ExplainSettings,
     explain,
     methods_of,
     randomised,
 )
-from nic_jax.explanation.integrated_gradients import integrated_gradients, mean_code
-from nic_jax.explanation.occlusion import occlusion
 from nic_jax.explanation.scores import of_codes
 from nic_jax.explanation.windows import cover, on_grid, read
 from nic_jax.grids import turn
