@@ -125,8 +125,8 @@ def prepare(
     Raises:
         ValueError: It is not trained yet, or its slides were explained with other settings.
     """
-    names = [workdir.file_name(name) for name in (dataset.label_name, model)]
-    names[1] += workdir.file_name(sweeps.suffix(config, model))
+    named = dataset.label_name, model + sweeps.suffix(config, model)
+    names = [workdir.file_name(name) for name in named]
     seed = config.classifier.seeds[0]
     place = encoder.joinpath('classifier', *names)
     folds = tuple(config.cohort.only_folds if 'cohort' in config else ())

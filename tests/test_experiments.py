@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import slide_files
+import zarr
 from program import ROOT, Program, finish, load_experiment
 from tile_files import read_csv
 
+from nic_jax.evaluation import localisation
 from nic_jax.grids import schema
 from nic_jax.stages import STAGES
 from nic_jax.synthetic import digits
@@ -194,6 +196,31 @@ def test_a_run_leaves_predictions_tables_and_pictures(request, name, encoders, s
     assert (workdir / 'patches' / 'patches.png').read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.mark.parametrize(
+    ('name', 'encoders'), [('quickstart', ENCODERS), ('synthetic', OTHER_ENCODERS)]
+)
+def test_a_run_shows_where_networks_looked(request, name, encoders):
+    workdir = request.getfixturevalue(name)
+    for encoder in encoders:
+        folder = workdir / encoder / 'explain' / 'digit' / 'cnn'
+        maps = zarr.open_group(folder / 'test.zarr', mode='r')
+        assert maps['grad_cam'].shape == (10, 40, 40)
+        assert np.isfinite(maps['grad_cam'][:]).all()
+        rows = localisation.read_rows(folder / 'localisation.csv')
+        tested = [row for row in rows if row['subset'] == 'test']
+        areas = {
+            row['slide_id']: float(row['lesion_area'])
+            for row in read_csv(predictions_path(workdir, encoder))
+        }
+        assert {row['slide_id']: row['lesion_area'] for row in tested} == areas
+        assert all(0 <= row['jaccard_both'] <= 1 for row in tested)
+        # The post-processing is chosen on images that validate, and on no other.
+        assert all(row['slide_id'].startswith('train/') for row in rows if row not in tested)
+    found = read_csv(workdir / 'report' / 'localisation.csv')
+    assert {row['encoder'] for row in found} == set(encoders)
+    assert 'test/000000' in (workdir / 'report' / 'index.html').read_text(encoding='utf-8')
+
+
 @pytest.mark.parametrize(('name', 'trainings'), [('quickstart', 3), ('synthetic', 6)])
 def test_a_run_logs_finite_figures(request, name, trainings):
     workdir = request.getfixturevalue(name)
@@ -332,6 +359,19 @@ def test_a_cohort_is_predicted_once_a_seed_and_cases_are_never_split(cohort, sli
     (auc,) = (row for row in read_csv(cohort / 'report' / 'table.csv') if row['metric'] == 'auc')
     assert (auc['slides'], auc['cases'], auc['seeds']) == ('14', '8', '2')
     assert 0 <= float(auc['low']) <= float(auc['high']) <= 1
+
+
+def test_slides_are_explained_by_networks_that_never_saw_them(cohort):
+    rows = [row for row in cohort_predictions(cohort, 'grade') if row['seed'] == '0']
+    (folder,) = cohort.glob('*/explain/grade/spatial')
+    for row in rows:
+        text = (folder / row['slide_id'] / 'explained.json').read_text(encoding='utf-8')
+        record = json.loads(text)
+        expected = [int(row['fold'])] if row['subset'] == 'test' else [0, 1, 2, 3]
+        assert record['folds'] == expected
+        assert record['target'] == record['prediction'] == row['prediction']
+        assert record['subset'] == row['subset']
+    assert not (folder / 'localisation.csv').exists()  # nothing is known of lesions
 
 
 def test_a_regression_shares_the_grids(program, cohort, slides):

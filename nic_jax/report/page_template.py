@@ -10,7 +10,7 @@ def templates() -> jinja2.Environment:
     """The package's templates; what they are given is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('nic_jax.report'),
-        autoescape=False,
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
