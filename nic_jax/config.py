@@ -62,6 +62,8 @@ def base() -> ml_collections.ConfigDict:
 
     config.evaluate = ml_collections.ConfigDict()
     config.evaluate.unit = 'slide'  # what is scored; 'case': the mean over a patient's slides
+    # Tiles of each slide of the report's galleries, to look into it; 1,000 take 25 to 50 MB.
+    config.evaluate.viewer_tiles = 0
 
     config.sweep = ml_collections.ConfigDict()  # see sweeps.py
     config.sweep.key = placeholder(str)  # the setting that is swept, such as 'code_size'

@@ -30,6 +30,7 @@ Config = ml_collections.ConfigDict
 
 RECORD = 'explained.json'  # written last: the slide is done
 MAPS = 'saliency.zarr'
+_THUMBNAIL = 600  # px along the longer side of a slide in the report
 _AT_ONCE = 2  # slides: the pictures of one are drawn while the next one is explained
 
 
@@ -68,7 +69,12 @@ def known(config: Config, home: pathlib.Path) -> Callable[[str], Known | None]:
             open_slide(entry.path, mpp=entry.mpp, default_mpp=default)
         ) as slide:
             regions = files[slide_id] and read_regions(files[slide_id], slide.bounds[:2])
-            return Known(thumbnail=read_thumbnail(slide), regions=regions or ())
+            return Known(
+                thumbnail=read_thumbnail(slide, side=_THUMBNAIL),
+                regions=regions or (),
+                path=entry.path,
+                mpp=entry.mpp,
+            )
 
     return of_slide
 

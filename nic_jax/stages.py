@@ -33,7 +33,7 @@ from nic_jax.classifiers.trained import initial_variables
 from nic_jax.evaluation import predictions
 from nic_jax.networks.grid_cnn import GridCNN, size_chain
 from nic_jax.report import localisation
-from nic_jax.report.page import write_page
+from nic_jax.report.page import nothing_known, write_page
 
 Config = ml_collections.ConfigDict
 
@@ -158,8 +158,15 @@ def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         interval = {record['primary']: [record['low'], record['high']]}
         workdir.log_metrics(home, {'stage': 'evaluate', **told, 'interval_95': interval})
     made += submissions + _localisation(config, home) + _source(config, 'pictures')(config, home)
-    known = _explaining(config).known(config, home)
-    made.append(write_page(home, config.to_dict(), rows=rows, known_of=known))
+    explained = 'explain' in config
+    page = write_page(
+        home,
+        config.to_dict(),
+        rows=rows,
+        known_of=_explaining(config).known(config, home) if explained else nothing_known,
+        viewer_tiles=config.evaluate.viewer_tiles,
+    )
+    made.append(page)
     progress.console.print(f'evaluate: {", ".join(map(str, made))}')
     return True
 

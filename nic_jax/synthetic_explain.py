@@ -1,5 +1,6 @@
 """Saliency of synthetic images: many small maps of one shape in one file a subset."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -39,13 +40,13 @@ def references(config: Config, home: pathlib.Path, name: str) -> Callable[[str],
 
 def known(config: Config, home: pathlib.Path) -> Callable[[str], Known | None]:
     """slide_id -> a test image and the cells of its tilted rectangle."""
-    reference = references(config, home, '')
-    study, digits = RectangleStudy(**config.images), digits_of(config, 'test')
+    reference, study = references(config, home, ''), RectangleStudy(**config.images)
     numbers = split_of(config).test
+    digits = functools.cache(lambda: digits_of(config, 'test'))
 
     def of_image(slide_id: str) -> Known:
         number = numbers[int(slide_id.rpartition('/')[2])]
-        image = rectangles.draw(study, digits, seed=config.seed, index=number)
+        image = rectangles.draw(study, digits(), seed=config.seed, index=number)
         cells = study.grid_cells
         thumbnail = Thumbnail(image.pixels * np.uint8(255), (0, 0, cells, cells))
         return Known(thumbnail=thumbnail, mask=reference(slide_id).mask)
