@@ -28,7 +28,7 @@ def main():
         'machine': asked.machine,
         'training': _training(home / 'metrics.jsonl'),
     }
-    for name in ('table', 'comparisons', 'lesion_size'):
+    for name in ('table', 'comparisons', 'lesion_size', 'localisation'):
         path = home / 'report' / f'{name}.csv'
         if path.exists():
             with path.open(newline='', encoding='utf-8') as file:

@@ -204,6 +204,7 @@ def synthetic() -> ml_collections.ConfigDict:
     for name in ('supervised', 'multitask'):
         config[name].sets = 'digits'
     _add_models(config, 'cnn')
+    config.explain.target = 'label'  # what the image's digit is seen by, right or wrong
     return config
 
 

@@ -5,24 +5,28 @@ Patches are encoded one apart from another, so a slide's loss has the gradient
     d loss / d encoder = Σ over patches of (d loss / d code) · (d code / d encoder)
 
 and the sum can be taken chunk by chunk. What a chunk has computed is forgotten and computed again
-when its part of the sum is due: a third more work, and the memory of one chunk. There are two
+when its part of the sum is due: a third more work, in the memory of one chunk. There are two
 forms, alike in what they take and give: the pixels lie on the device (`on_device`), or are read
 twice from the host (`streamed`).
 
-    networks = Networks(encoder.apply, classify, crop=400, augment=per_patch(settings))
-    trained, frozen = ({'encoder': …, 'classifier': …} for each, from `trainable.split`)
+    networks = Networks(encoder.apply, classify, code_size=128, crop=400)
+    parted = {'encoder': split(encoder.variables, everything), 'classifier': …}
+    trained, frozen = ({name: pair[k] for name, pair in parted.items()} for k in (0, 1))
     form = on_device(networks, chunk=256)
-    crop = Crop(cells, read)  # what is tissue, and its pixels
-    result = form.value_and_gradient(trained, frozen, form.load(crop), target, key, task=task)
+    loaded = form.load(Patches(cells, read))
+    result = form.value_and_gradient(trained, frozen, loaded, target, key, task='classification')
+    result.gradient  # as `trained`; for optax
 
-Exact needs batch norm with its running statistics, in both networks: a step sees one slide.
+`batch_value_and_gradient` does several slides, survival among them. A gradient is exact where
+batch norm uses its running statistics, in both networks: a step sees one slide.
 """
 
 from nic_jax.finetuning.batches import batch_value_and_gradient
 from nic_jax.finetuning.gradients import (
-    Crop,
+    COTANGENT,
     Form,
     Networks,
+    Patches,
     Result,
     choose_form,
     device_memory,
@@ -30,16 +34,24 @@ from nic_jax.finetuning.gradients import (
 )
 from nic_jax.finetuning.on_device import on_device
 from nic_jax.finetuning.streamed import streamed
+from nic_jax.finetuning.trainable import adapt, everything, last_layers, matching, merge, split
 
 __all__ = [
-    'Crop',
+    'COTANGENT',
     'Form',
     'Networks',
+    'Patches',
     'Result',
+    'adapt',
     'batch_value_and_gradient',
     'choose_form',
     'device_memory',
+    'everything',
+    'last_layers',
+    'matching',
+    'merge',
     'on_device',
     'per_patch',
+    'split',
     'streamed',
 ]

@@ -1,4 +1,4 @@
-"""What both forms of the gradient share: what they are given, what they give, what they compute.
+"""What both forms of the gradient share: what they take and give, and the steps between.
 
 S chunks of B patches of P×P px; a crop of R×R cells, codes of C features; K outputs.
 """
@@ -18,11 +18,11 @@ from nic_jax.classifiers.losses import data_loss
 from nic_jax.finetuning.trainable import merge
 from nic_jax.patches.augmentation import Augmentation, augment
 
-Tree = Mapping[str, Any]  # {'encoder': …, 'classifier': …}, what is trained or what is frozen
-COTANGENT = 'cotangent'  # as a task: the target [K] is the loss's derivative by the outputs
+Tree = Mapping[str, Any]  # nested dicts of arrays; {'encoder': …, 'classifier': …} outermost
+COTANGENT = 'cotangent'  # as a task: the target [K] is the derivative of a loss by the outputs
 FORMS = ('device', 'streamed')
-# Of the device's memory, for the pixels of a crop: the next crop's lie beside them already, and
-# the classifier and its activations want the other half.
+# Of the devices' memory, for the pixels of a crop: those of the next one lie beside them already,
+# and the other half is for the classifier and for the work on a chunk.
 _SHARE = 0.25
 
 
@@ -32,27 +32,29 @@ class Networks:
 
     Attributes:
         encode: (variables, patches [B, P, P, channels] in 0 … 255) -> codes [B, C]; what it makes
-            of a patch must not depend on the other patches.
+            of a patch must not depend on the others.
         classify: (variables, codes [1, R, R, C]) -> outputs [1, K].
+        code_size: C.
         crop: R.
-        augment: (key, patch uint8 [P, P, channels]) -> the same in 0 … 255, float or uint8; the key
-            is folded from the step's and the patch's cell, so that it is replayed however patches
+        augment: (key, patch uint8 [P, P, channels]) -> the same in 0 … 255, of any dtype. The key
+            is folded from that of the step and the patch's cell: it is replayed, however patches
             are chunked. None for no augmentation.
     """
 
     encode: Callable[[Tree, Array], Array]
     classify: Callable[[Tree, Array], Array]
+    code_size: int
     crop: int
     augment: Callable[[Array, Array], Array] | None = None
 
 
-class Crop(NamedTuple):
-    """The tissue of a crop.
+class Patches(NamedTuple):
+    """The patches of a crop that are encoded; where there are none, codes are zero.
 
     Attributes:
         cells: int32 [N], y·R + x of each patch, no two the same.
-        read: (start, stop) -> uint8 [stop − start, P, P, channels], patches `start` … `stop` − 1;
-            called by several threads, once or more for each patch, with the same result each time.
+        read: (start, stop) -> uint8 [stop − start, P, P, channels], patches `start` … `stop` − 1.
+            Called by several threads, up to three times for a patch, and always gives the same.
     """
 
     cells: np.ndarray
@@ -60,14 +62,14 @@ class Crop(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a slide or a batch gives.
+    """What a slide gives, or a batch.
 
     Attributes:
         loss: A scalar.
         outputs: [K]; of a batch [N, K].
         gradient: Of the loss, by what is trained.
-        waited: Seconds that the caller stood still until pixels had been read. While it does, the
-            device may be busy with what it was given before: no less than the time that is lost.
+        waited: Seconds that the calling thread has waited for pixels to be read. Some of them the
+            device may have spent on what it had been given before: at most this is lost to input.
     """
 
     loss: Array
@@ -77,32 +79,32 @@ class Result(NamedTuple):
 
 
 class Form(NamedTuple):
-    """One of the two ways to the same gradient.
+    """One of two ways to the same gradient.
 
     Attributes:
-        load: crop -> what the other two take; may run in a thread of its own, ahead.
-        outputs: (trained, frozen, loaded, key) -> (outputs [K], seconds waited as in `Result`).
-        value_and_gradient: (trained, frozen, loaded, target, key, *, task) -> `Result`. `task` is
+        load: `Patches` -> what the others take as `loaded`; may run ahead, in another thread.
+        outputs: (trained, frozen, loaded, key) -> (outputs [K], seconds waited, as in `Result`).
+        value_and_gradient: (trained, frozen, loaded, target, key, *, task) -> `Result`; `task` is
             'classification', 'regression' or `COTANGENT`.
     """
 
-    load: Callable[[Crop], Any]
+    load: Callable[[Patches], Any]
     outputs: Callable[..., tuple[Array, float]]
     value_and_gradient: Callable[..., Result]
 
 
 def per_patch(settings: Augmentation) -> Callable[[Array, Array], Array] | None:
-    """The augmentation of `patches.augmentation` as `Networks` takes it."""
+    """The augmentation of `patches.augmentation`, as `Networks` takes it."""
     if settings == Augmentation():
         return None
     return lambda key, patch: 255 * augment(key, patch[None].astype(jnp.float32) / 255, settings)[0]
 
 
 def device_memory(mesh: Mesh) -> int:
-    """Bytes that all devices have together; of CPU devices, the machine's."""
-    stats = [device.memory_stats() for device in mesh.devices.flat]
-    if all(stats):
-        return sum(each['bytes_limit'] for each in stats)
+    """Bytes that the devices have together; the machine's where they are its processors."""
+    told = [device.memory_stats() for device in mesh.devices.flat]
+    if all(told):
+        return sum(stats['bytes_limit'] for stats in told)
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
@@ -112,7 +114,7 @@ def choose_form(
     """Chooses a form for crops of up to so many patches.
 
     Args:
-        patches: N.
+        patches: N, at most.
         patch_bytes: Of the pixels of one.
         memory: Bytes that the devices have together.
         forced: One of `FORMS`, or None.
@@ -123,31 +125,32 @@ def choose_form(
     if forced not in (None, *FORMS):
         raise ValueError(f'{forced=} must be one of {", ".join(FORMS)}, or None')
     needed, room = patches * patch_bytes, int(_SHARE * memory)
-    form = forced or ('device' if needed <= room else 'streamed')
-    where = {
-        'device': 'lie on the device',
-        'streamed': 'are read twice from the host',
-    }[form]
-    reason = (
-        'as asked for'
-        if forced
-        else f'{needed / 2**30:.2g} GiB of pixels {"fit" if needed <= room else "do not fit"} in '
-        f'{room / 2**30:.2g} GiB, a quarter of the memory of the devices'
+    fits = needed <= room
+    form = forced or ('device' if fits else 'streamed')
+    where = 'lie on the device' if form == 'device' else 'are read twice from the host'
+    why = 'as asked for; they ' if forced else 'since they '
+    sizes = f'{needed / 2**30:.3g} GiB, {room / 2**30:.3g} GiB at most'
+    verdict = 'fit' if fits else 'do not fit'
+    return form, (
+        f'{form}: the pixels of {patches} patches {where}, {why}{verdict} in a quarter of the '
+        f'memory ({sizes})'
     )
-    return form, f'{form}: patches of a crop ({patches} at most) {where}, {reason}.'
 
 
 def chunk_cells(cells: np.ndarray, *, chunk: int, steps: int, crop: int) -> np.ndarray:
-    """Cells [N] in chunks, int32 [S, B]; what is left over is R², a cell that no crop has.
+    """Cells [N] in chunks, int32 [S, B], filled up with R², a cell that no crop has.
 
     Raises:
-        ValueError: Cells that are no cells of the crop, or one twice.
+        ValueError: Cells that the crop does not have, or one twice.
     """
     cells = np.asarray(cells)
     if cells.size and not 0 <= cells.min() <= cells.max() < crop**2:
-        raise ValueError(f'cells {cells.min()} … {cells.max()} must be from 0 to {crop**2 - 1}')
-    if np.unique(cells).size < cells.size:
-        raise ValueError(f'{cells.size} patches lie in {np.unique(cells).size} cells; give one each')
+        raise ValueError(
+            f'cells are from {cells.min()} to {cells.max()}; a crop of {crop}×{crop} has those '
+            f'from 0 to {crop**2 - 1}'
+        )
+    if (different := np.unique(cells).size) < cells.size:
+        raise ValueError(f'{cells.size} patches lie in {different} cells: give each its own')
     filled = np.full(steps * chunk, crop**2, np.int32)
     filled[: cells.size] = cells
     return filled.reshape(steps, chunk)
@@ -156,32 +159,42 @@ def chunk_cells(cells: np.ndarray, *, chunk: int, steps: int, crop: int) -> np.n
 def chunk_codes(
     networks: Networks, trained: Tree, frozen: Tree, patches: Array, cells: Array, key: Array
 ) -> Array:
-    """Encodes a chunk: uint8 [B, P, P, channels], int32 [B] -> [B, C]."""
+    """Encodes a chunk by the encoder's trees: uint8 [B, P, P, channels], int32 [B] -> [B, C]."""
     if networks.augment:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, cells)
         patches = jax.vmap(networks.augment)(keys, patches)
-    return networks.encode(merge(trained['encoder'], frozen['encoder']), patches)
+    return networks.encode(merge(trained, frozen), patches)
+
+
+def empty_grid(networks: Networks) -> Array:
+    """The codes of no patch, [R², C]."""
+    return jnp.zeros((networks.crop**2, networks.code_size))
 
 
 def put_codes(grid: Array, codes: Array, cells: Array) -> Array:
-    """Puts codes [..., C] into their cells of a grid [R², C]."""
-    return grid.at[cells].set(codes, mode='drop', unique_indices=False)
+    """Puts codes [..., C] into their cells [...] of a grid [R², C]."""
+    return grid.at[cells].set(codes, mode='drop')
+
+
+def take_codes(grid: Array, cells: Array) -> Array:
+    """Takes [B, C] from cells [B] of a grid [R², C]; zeros for the cell R²."""
+    return grid.at[cells].get(mode='fill', fill_value=0)
 
 
 def slide_outputs(networks: Networks, trained: Tree, frozen: Tree, grid: Array) -> Array:
-    """Classifies a grid: [R², C] -> [K]."""
+    """Classifies a grid by the classifier's trees: [R², C] -> [K]."""
     codes = grid.reshape(1, networks.crop, networks.crop, -1)
-    return networks.classify(merge(trained['classifier'], frozen['classifier']), codes)[0]
+    return networks.classify(merge(trained, frozen), codes)[0]
 
 
 def slide_loss(outputs: Array, target: Array, task: str) -> Array:
     """The loss of one slide's outputs [K].
 
     Raises:
-        ValueError: Survival, whose loss no slide has for itself.
+        ValueError: Survival, which has no loss of one slide.
     """
     if task == 'survival':
-        raise ValueError('the loss of survival couples slides: use batch_value_and_gradient')
+        raise ValueError('the loss of survival is of a batch: use batch_value_and_gradient')
     if task == COTANGENT:
         return jnp.vdot(target, outputs)
     return data_loss(outputs[None], target[None], task)
