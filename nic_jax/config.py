@@ -15,6 +15,7 @@ from nic_jax.classifiers.probe import PROBES, ProbeSettings
 from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.encoders.training import EncoderSettings
 from nic_jax.explanation.saliency import ExplainSettings
+from nic_jax.finetuning.settings import FinetuneSettings
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.tile_table import TileTable
 from nic_jax.synthetic.mosaic_layout import MosaicStudy
@@ -124,6 +125,7 @@ def cohort() -> ml_collections.ConfigDict:
     config.classifier.update(RECIPE)
     config.cnn.update(learning_rate=1e-2, l2=1e-5, weight_decay=0.0, momentum=0.9)
     config.attention_cnn.update(weight_decay=1e-2)
+    config.finetune = from_dataclass(FinetuneSettings)  # of the stage that is not run unasked
     return config
 
 

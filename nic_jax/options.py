@@ -9,6 +9,7 @@ import ml_collections
 from nic_jax.classifiers.models import NETWORKS
 from nic_jax.classifiers.trained import TASKS, TrainSettings
 from nic_jax.explanation.saliency import ExplainSettings
+from nic_jax.finetuning.settings import FinetuneSettings
 
 Config = ml_collections.ConfigDict
 
@@ -135,6 +136,8 @@ def check(config: Config, stages: tuple[str, ...]) -> None:
             )
     if 'cohort' in config and 'classify' in config.stages:
         labels(config)
+    if 'finetune' in config and 'finetune' in config.stages:
+        FinetuneSettings(**config.finetune)
     if 'explain' in config and 'explain' in config.stages:
         explain_settings(config)
 

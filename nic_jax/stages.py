@@ -16,6 +16,7 @@ from nic_jax import (
     challenges,
     evaluate_stage,
     explain_stage,
+    finetune_stage,
     made_slides,
     options,
     progress,
@@ -199,12 +200,20 @@ def explain(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     return finished
 
 
+def finetune(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
+    """Trains encoders and classifiers together on the slides' pixels."""
+    if 'finetune' not in config:
+        raise ValueError('fine-tuning is for experiments that learn from slides')
+    return finetune_stage.finetune_all(config, home, overwrite=overwrite)
+
+
 STAGES = {
     'slides': slides,
     'patches': patches,
     'encoder': encoder,
     'compress': compress,
     'classify': classify,
+    'finetune': finetune,
     'explain': explain,
     'evaluate': evaluate,
 }

@@ -32,6 +32,8 @@ from nic_jax.synthetic.rectangles import RectangleStudy
 
 Config = ml_collections.ConfigDict
 
+# What has left predictions, and what is put behind the encoder's name for it.
+_KINDS = {'classifier': '', 'finetune': ', fine-tuned'}
 _COHORT = ('cohort.folds', 'cohort.train_parts', 'cohort.shuffle_cells')
 _GRIDS = ('images.stride', 'images.lesion_min', 'images.lesion_max')
 
@@ -144,12 +146,14 @@ def read_points(
     rows = []
     for value, point in points(config):
         for encoder, folder in zip(encoders, folders(point, home), strict=True):
-            for path in sorted((folder / 'classifier').glob('*/*/predictions.csv')):
+            for path in sorted(
+                path for kind in _KINDS for path in (folder / kind).glob('*/*/predictions.csv')
+            ):
                 name = urllib.parse.unquote(path.parent.name)  # undoes workdir.file_name
                 model = without_suffix(name)
                 if name != model + suffix(point, model):
                     continue  # of another sweep, another point, or none
-                told = {'encoder': encoder, 'model': model}
+                told = {'encoder': encoder + _KINDS[path.parts[-4]], 'model': model}
                 if value is not None:
                     told['point'] = value
                 rows += [{**row, **told} for row in predictions.read(path)]

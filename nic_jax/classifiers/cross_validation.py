@@ -138,7 +138,7 @@ def cross_validate(
                 found[index][number] = score
         for index, by_fold in sorted(found.items()):
             mean = len(by_fold) == len(chosen)
-            rows += _rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
+            rows += prediction_rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
     return None if waiting else rows
 
 
@@ -156,7 +156,7 @@ def _predict(
     return np.array([scores[grid.fingerprint] for grid in grids])
 
 
-def _rows(
+def prediction_rows(
     dataset: Dataset,
     index: int,
     by_fold: Mapping[int, np.ndarray],

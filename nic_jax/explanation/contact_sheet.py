@@ -9,7 +9,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nic_jax.slides import Slide, stream, tiling
+from nic_jax.slides import Slide, stream
+from nic_jax.slides.grid_plan import plan_of_grid
 from nic_jax.workdir import replacing
 
 _SIDE = 192  # px of a patch in the sheet, at least: smaller ones are magnified by a whole number
@@ -76,7 +77,7 @@ def write_contact_sheet(
         ValueError: The grid is not one of this slide.
         SlideError: A patch cannot be read.
     """
-    plan = _plan(slide, saliency.shape, attributes)
+    plan = plan_of_grid(slide, saliency.shape, attributes)
     zoom = math.ceil(_SIDE / plan.patch_size)
     side = zoom * plan.patch_size
     across = max(1, min(columns, len(cells)))
@@ -106,31 +107,3 @@ def write_contact_sheet(
             draw.text((left, upper + side + place * _LINE), line, fill='black', font=font)
     with replacing(path) as partial:
         sheet.save(partial, format='png')
-
-
-def _plan(slide: Slide, shape: tuple[int, int], attributes: Mapping[str, Any]) -> tiling.Plan:
-    """The plan that the grid was made by."""
-    plan = tiling.plan_grid(
-        slide.levels,
-        bounds=slide.bounds,
-        mpp_level0=attributes['mpp_level0'],
-        mpp=attributes['mpp_target'],
-        patch_size=attributes['patch_size'],
-        stride=attributes['stride'],
-        tolerance=attributes['mpp_tolerance'],
-        edges=attributes['edges'],
-        allow_upsampling=attributes['allow_upsampling'],
-    )
-    origin = [float(each) for each in plan.origin_level0]
-    known = {
-        'dimensions': (list(slide.dimensions), list(attributes['level0_dimensions'])),
-        'cells': (list(plan.shape), list(shape)),
-        'origin': (origin, list(attributes['origin_level0'])),
-    }
-    for name, (here, told) in known.items():
-        if here != told:
-            raise ValueError(
-                f'{slide.path}: {name} {here}, but those of the grid of {attributes["slide_id"]} '
-                f'are {told}; give the slide that it was made of'
-            )
-    return plan

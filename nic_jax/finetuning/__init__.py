@@ -6,13 +6,13 @@ Patches are encoded one apart from another, so a slide's loss has the gradient
 
 and the sum can be taken chunk by chunk. What a chunk has computed is forgotten and computed again
 when its part of the sum is due: a third more work, in the memory of one chunk. There are two
-forms, alike in what they take and give: the pixels lie on the device (`on_device`), or are read
-twice from the host (`streamed`).
+forms, alike in what they take and give: the pixels lie on the device (`device_form`), or are read
+twice from the host (`streamed_form`).
 
     networks = Networks(encoder.apply, classify, code_size=128, crop=400)
     parted = {'encoder': split(encoder.variables, everything), 'classifier': …}
     trained, frozen = ({name: pair[k] for name, pair in parted.items()} for k in (0, 1))
-    form = on_device(networks, chunk=256)
+    form = device_form(networks, chunk=256)
     loaded = form.load(Patches(cells, read))
     result = form.value_and_gradient(trained, frozen, loaded, target, key, task='classification')
     result.gradient  # as `trained`; for optax
@@ -32,8 +32,8 @@ from nic_jax.finetuning.gradients import (
     device_memory,
     per_patch,
 )
-from nic_jax.finetuning.on_device import on_device
-from nic_jax.finetuning.streamed import streamed
+from nic_jax.finetuning.on_device import device_form
+from nic_jax.finetuning.streamed import streamed_form
 from nic_jax.finetuning.trainable import adapt, everything, last_layers, matching, merge, split
 
 __all__ = [
@@ -50,8 +50,8 @@ __all__ = [
     'last_layers',
     'matching',
     'merge',
-    'on_device',
+    'device_form',
     'per_patch',
     'split',
-    'streamed',
+    'streamed_form',
 ]

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -15,7 +14,7 @@ from nic_jax.finetuning.gradients import Form, Networks, Patches, Result
 from nic_jax.prefetch import default_workers, map_ahead
 
 
-def on_device(networks: Networks, *, chunk: int, mesh: Mesh | None = None) -> Form:
+def device_form(networks: Networks, *, chunk: int, mesh: Mesh | None = None) -> Form:
     """Builds the form whose loaded crops are arrays on the devices.
 
     It compiles once for each number of chunks that `steps_of` gives; there are few.
@@ -115,7 +114,7 @@ def lay_out(patches: Patches, *, chunk: int, crop: int) -> tuple[np.ndarray, np.
         workers=workers,
         ahead=workers + 1,
     )
-    pixels: Array | None = None
+    pixels = None
     for start, part in zip(starts, parts, strict=True):
         if pixels is None:
             pixels = np.empty((steps * chunk, *part.shape[1:]), part.dtype)

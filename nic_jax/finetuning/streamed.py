@@ -20,11 +20,11 @@ from jax.sharding import PartitionSpec as P
 
 from nic_jax import devices
 from nic_jax.finetuning import gradients
-from nic_jax.finetuning.gradients import Form, Networks, Patches, Result
+from nic_jax.finetuning.gradients import Form, Networks, Result
 from nic_jax.prefetch import default_workers, map_ahead
 
 
-def streamed(
+def streamed_form(
     networks: Networks, *, chunk: int, mesh: Mesh | None = None, workers: int | None = None
 ) -> Form:
     """Builds the form whose loaded crops stay on the host; it compiles once for all crops.

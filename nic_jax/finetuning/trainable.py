@@ -72,11 +72,6 @@ def split(variables: Tree, trains: Callable[[str], bool]) -> tuple[Tree, Tree]:
     return {'params': trained}, {**others, 'params': frozen}
 
 
-def freeze(variables: Tree) -> tuple[Tree, Tree]:
-    """`split` with nothing trained, said explicitly."""
-    return {}, variables
-
-
 def adapt(variables: Tree, key: Array, *, rank: int, scale: float = 1.0) -> tuple[Tree, Tree]:
     """Splits variables into low-rank adapters of the kernels, which are trained, and all the rest.
 

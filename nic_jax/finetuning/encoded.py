@@ -1,0 +1,80 @@
+"""Slides as an encoder that is being trained sees them: grids in memory."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from nic_jax.classifiers.batches import Draw
+from nic_jax.finetuning.slide_pixels import SlidePixels
+from nic_jax.grids import turn
+from nic_jax.grids.reading import overlap
+
+Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [B, P, P, channels] -> [B, C]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedGrid:
+    """A grid of new codes, as `GridLike`.
+
+    Attributes:
+        slide_id: The slide's name.
+        encoded: Cells that hold a code, bool `[H, W]`.
+        codes: By version, `[H, W, C]`, in the slide's own orientation; where there is one alone,
+            versions turn the layout.
+    """
+
+    slide_id: str
+    encoded: np.ndarray
+    codes: np.ndarray  # [versions, H, W, C]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.encoded.shape
+
+    @property
+    def code_size(self) -> int:
+        """C."""
+        return self.codes.shape[-1]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the codes."""
+        return hashlib.sha256(self.codes.tobytes()).hexdigest()
+
+    def crop(self, top: int, left: int, size: int, version: int) -> np.ndarray:
+        """float32 `[size, size, C]`, zeros outside, turned by `version`."""
+        rows, into_rows = overlap(top, size, self.shape[0])
+        columns, into_columns = overlap(left, size, self.shape[1])
+        square = np.zeros((size, size, self.code_size), np.float32)
+        layer = self.codes[version if len(self.codes) > 1 else 0]
+        square[into_rows, into_columns] = layer[rows, columns]
+        return turn(square, version)
+
+
+def encode_slide(pixels: SlidePixels, encode: Encode, *, versions: int, chunk: int) -> EncodedGrid:
+    """Encodes a slide's cells in its versions.
+
+    Args:
+        pixels: Of the slide.
+        encode: The encoder; it is always given `chunk` patches.
+        versions: 8, or 1 where versions turn the layout alone.
+        chunk: B.
+    """
+    count, side = int(pixels.encoded.sum()), max(pixels.encoded.shape)
+    patches = pixels.crop(Draw(0, 0, 0, version=0), size=side)
+    rows, columns = np.divmod(patches.cells, side)
+    codes = None
+    for start in range(0, count, chunk):
+        part = patches.read(start, min(start + chunk, count))
+        filled = np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
+        place = rows[start : start + len(part)], columns[start : start + len(part)]
+        for version in range(versions):
+            turned = np.ascontiguousarray(turn(filled, version, axes=(1, 2)))
+            found = np.asarray(encode(turned))[: len(part)]
+            if codes is None:
+                codes = np.zeros((versions, *pixels.encoded.shape, found.shape[-1]), np.float32)
+            codes[version][place] = found
+    return EncodedGrid(pixels.slide_id, pixels.encoded, codes)

@@ -1,0 +1,493 @@
+"""Gradients from slides into the encoder: against backpropagation through everything at once."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy_slides
+from bags import compile_quickly
+
+from nic_jax import devices
+from nic_jax.encoders.architectures import encoder_network
+from nic_jax.encoders.conv import conv_encoder, module
+from nic_jax.encoders.keras_import import load_keras
+from nic_jax.encoders.mean_rgb import mean_rgb
+from nic_jax.encoders.objective import initial_encoder, network_input
+from nic_jax.finetuning import (
+    Networks,
+    Patches,
+    adapt,
+    batch_value_and_gradient,
+    choose_form,
+    device_form,
+    device_memory,
+    everything,
+    last_layers,
+    per_patch,
+    split,
+    streamed_form,
+)
+from nic_jax.finetuning.gradients import chunk_cells
+from nic_jax.finetuning.on_device import compiled, steps_of
+from nic_jax.patches.augmentation import PRESETS
+
+FORMS = (device_form, streamed_form)
+N = 10
+EXACT = 1e-10  # of float64: other orders of sums of some dozen terms
+whole = functools.partial(split, trains=everything)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _compile_quickly():
+    yield from compile_quickly()
+
+
+@pytest.fixture
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def gradient_of(form, trees, slide, target, key, task='classification'):
+    return form.value_and_gradient(*trees, form.load(slide), jnp.asarray(target), key, task=task)
+
+
+# ---- One slide ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 4, N])
+@pytest.mark.parametrize('build', FORMS)
+def test_any_chunk_gives_the_gradient_of_the_whole(double, build, chunk):
+    networks, variables = toy_slides.toy_networks()
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    slide, key = toy_slides.patches(N), jax.random.key(3)
+    loss, outputs, expected = toy_slides.all_at_once(
+        networks, *trees, [slide], [2], [key], 'classification'
+    )
+    assert all(leaf.any() for leaf in jax.tree.leaves(expected))
+    result = gradient_of(build(networks, chunk=chunk), trees, slide, 2, key)
+    assert result.loss.dtype == np.float64
+    np.testing.assert_allclose(result.loss, loss, rtol=EXACT)
+    np.testing.assert_allclose(result.outputs, outputs[0], rtol=EXACT)
+    toy_slides.assert_same(result.gradient, expected, relative=EXACT)
+
+
+@pytest.mark.parametrize('build', FORMS)
+def test_augmentation_is_replayed_and_depends_on_key_and_cell_alone(double, build):
+    networks, variables = toy_slides.toy_networks()
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    slide, key = toy_slides.patches(N), jax.random.key(3)
+    form = build(networks, chunk=4)
+    first = gradient_of(form, trees, slide, 2, key)
+    other = gradient_of(form, trees, slide, 2, jax.random.key(4))
+    order = np.random.default_rng(0).permutation(N)
+    shuffled = Patches(slide.cells[order], lambda *span: slide.read(0, N)[order][slice(*span)])
+    again = gradient_of(form, trees, shuffled, 2, key)
+    toy_slides.assert_same(again.gradient, first.gradient, relative=EXACT)
+    # Were the second pass to see other pixels than the first, this is what would come of it.
+    kernels = [each.gradient['encoder']['params']['conv_0']['kernel'] for each in (first, other)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01 * np.abs(kernels[0]).max()
+
+
+@pytest.mark.parametrize('build', FORMS)
+def test_derivatives_are_those_of_small_differences(double, build):
+    networks, variables = toy_slides.toy_networks(outputs=1)
+    trained, frozen = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    form, key = build(networks, chunk=4), jax.random.key(3)
+    loaded = form.load(toy_slides.patches(N))
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), trained)
+
+    def loss(by):
+        moved = jax.tree.map(lambda leaf, step: leaf + by * step, trained, direction)
+        (output,), _ = form.outputs(moved, frozen, loaded, key)
+        return (float(output) - 0.7) ** 2
+
+    result = form.value_and_gradient(
+        trained, frozen, loaded, jnp.asarray(0.7), key, task='regression'
+    )
+    step = 1e-5
+    expected = (loss(step) - loss(-step)) / (2 * step)
+    parts = jax.tree.map(lambda a, b: (a * b).sum(), result.gradient, direction)
+    assert sum(jax.tree.leaves(parts)) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize('build', FORMS)
+def test_what_is_frozen_has_no_gradient(double, build):
+    networks, variables = toy_slides.toy_networks()
+    slide, key = toy_slides.patches(N), jax.random.key(3)
+    network = {'widths': [6]}
+    splits = {
+        'last': lambda tree: split(tree, last_layers(network, 1)),
+        'lora': lambda tree: adapt(tree, jax.random.key(5), rank=2),
+        'none': lambda tree: ({}, tree),
+    }
+    form = build(networks, chunk=4)
+    for name, encoder in splits.items():
+        trees = toy_slides.divided(variables, encoder=encoder, classifier=whole)
+        if name == 'lora':  # with B at zero, A has no gradient
+            trees[0]['encoder'] = jax.tree.map(lambda leaf: leaf + 0.1, trees[0]['encoder'])
+        result = gradient_of(form, trees, slide, 2, key)
+        assert jax.tree.structure(result.gradient) == jax.tree.structure(trees[0])
+        *_, expected = toy_slides.all_at_once(
+            networks, *trees, [slide], [2], [key], 'classification'
+        )
+        toy_slides.assert_same(result.gradient, expected, relative=EXACT)
+
+
+def test_pixels_are_read_twice_and_once_for_a_frozen_encoder():
+    networks, variables = toy_slides.toy_networks()
+    form = streamed_form(networks, chunk=4)
+    slide, spans = toy_slides.patches(N), []
+
+    def read(start, stop):
+        spans.append((start, stop))
+        return slide.read(start, stop)
+
+    counted = Patches(slide.cells, read)
+    for encoder, passes in ((whole, 2), (lambda tree: ({}, tree), 1)):
+        spans.clear()
+        trees = toy_slides.divided(variables, encoder=encoder, classifier=whole)
+        gradient_of(form, trees, counted, 2, jax.random.key(0))
+        assert sorted(spans) == sorted([(0, 4), (4, 8), (8, 10)] * passes)
+
+
+# ---- Several slides ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('task', 'outputs', 'targets'),
+    [
+        # Ties among the dead, one censored, and who dies first of all.
+        ('survival', 1, [(3, 1), (3, 1), (5, 0), (1, 1), (9, 1)]),
+        ('classification', 3, [2, 0, 1, 1, 2]),
+        ('regression', 1, [0.1, -0.4, 2.0, 0.3, 1.0]),
+    ],
+)
+def test_a_batch_gives_what_all_slides_at_once_give(double, task, outputs, targets):
+    networks, variables = toy_slides.toy_networks(outputs=outputs)
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    slides = [toy_slides.patches(count, seed=1) for count in (N, 3, 0, 7, 1)]
+    key, targets = jax.random.key(7), np.array(targets)
+    keys = [jax.random.fold_in(key, number) for number in range(5)]
+    loss, found, expected = toy_slides.all_at_once(networks, *trees, slides, targets, keys, task)
+    device, stream = (build(networks, chunk=4) for build in FORMS)
+    for forms in ((device,) * 5, (stream, device, stream, device, stream)):
+        result = batch_value_and_gradient(
+            *trees, list(zip(forms, slides, strict=True)), targets, key, task=task
+        )
+        np.testing.assert_allclose(result.loss, loss, rtol=EXACT)
+        np.testing.assert_allclose(result.outputs, found, rtol=EXACT)
+        toy_slides.assert_same(result.gradient, expected, relative=EXACT)
+
+
+def test_one_slide_has_no_loss_of_survival():
+    networks, variables = toy_slides.toy_networks(outputs=1)
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    for build in FORMS:
+        with pytest.raises(ValueError, match='batch_value_and_gradient'):
+            gradient_of(
+                build(networks, chunk=2),
+                trees,
+                toy_slides.patches(3),
+                [1.0, 1.0],
+                jax.random.key(0),
+                task='survival',
+            )
+
+
+# ---- Real networks -----------------------------------------------------------------------------
+
+
+def real_encoder(kind, shared):
+    if kind == 'published':
+        return load_keras(shared / 'reference' / 'encoder_multitask-4.h5')
+    network = encoder_network(
+        'supervised', family='pyramid', patch_size=16, channels=3, code_size=6
+    )
+    return conv_encoder(kind, network, initial_encoder(network, jax.random.key(0)), mpp=1.0)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'size', 'model', 'fields'),
+    [
+        ('published', 128, 'spatial', {'width': 6, 'units': 5, 'windows': (1, 3)}),
+        ('pyramid', 16, 'cnn', {'widths': (6,) * 8, 'dense': 5}),
+    ],
+)
+def test_stored_variables_get_the_gradient_of_the_plain_network(shared, kind, size, model, fields):
+    """`apply` folds batch norm and scaling into kernels, and takes batches apart on a CPU."""
+    encoder = real_encoder(kind, shared)
+
+    def plain(variables, patches):
+        scaled = network_input(encoder.network, patches.astype(float) / 255)
+        return module(encoder.network).apply(variables, scaled)
+
+    classify, head = toy_slides.classifier(
+        model, fields=fields, code_size=encoder.code_size, outputs=2
+    )
+    variables = {'encoder': encoder.variables, 'classifier': head}
+    networks = Networks(encoder.apply, classify, encoder.code_size, crop=toy_slides.R)
+    slide, key = toy_slides.patches(9, size=size), jax.random.key(0)
+    with jax.enable_x64(True):
+        variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+        trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+        unfolded = dataclasses.replace(networks, encode=plain)
+        *_, expected = toy_slides.all_at_once(
+            unfolded, *trees, [slide], [1], [key], 'classification'
+        )
+        result = gradient_of(device_form(networks, chunk=5), trees, slide, 1, key)
+        toy_slides.assert_same(result.gradient, expected, relative=EXACT)
+    trees = jax.tree.map(np.float32, trees)
+    for build in FORMS:
+        single = gradient_of(build(networks, chunk=5), trees, slide, 1, key).gradient
+        for name in expected:
+            distance = jax.tree.map(jnp.subtract, single[name], expected[name])
+            # Where a unit is as good as 0, rounding decides on which side of leaky ReLU's bend.
+            norm = float(optax.tree.norm(expected[name]))
+            assert float(optax.tree.norm(distance)) < 1e-3 * norm, (build.__name__, name)
+
+
+def test_an_encoder_without_weights_trains_the_classifier_alone():
+    encoder = mean_rgb()
+    classify, head = toy_slides.classifier()
+    networks = Networks(encoder.apply, classify, encoder.code_size, crop=toy_slides.R)
+    trees = toy_slides.divided(
+        {'encoder': encoder.variables, 'classifier': head},
+        encoder=lambda tree: ({}, tree),
+        classifier=whole,
+    )
+    slide, key = toy_slides.patches(N), jax.random.key(0)
+    *_, expected = toy_slides.all_at_once(networks, *trees, [slide], [1], [key], 'classification')
+    for build in FORMS:
+        result = gradient_of(build(networks, chunk=4), trees, slide, 1, key)
+        assert result.gradient['encoder'] == {}
+        toy_slides.assert_same(result.gradient, expected, relative=1e-5)
+
+
+def test_real_augmentation_does_not_depend_on_chunks():
+    networks, variables = toy_slides.toy_networks(augment=per_patch(PRESETS['mild']))
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    slide, key = toy_slides.patches(N), jax.random.key(3)
+    found = [
+        gradient_of(build(networks, chunk=chunk), trees, slide, 2, key).gradient
+        for build, chunk in zip(FORMS, (3, 4), strict=True)
+    ]
+    toy_slides.assert_same(*found, relative=1e-4)
+    (plain, _) = toy_slides.toy_networks(augment=per_patch(PRESETS['none']))
+    assert plain.augment is None
+    other = gradient_of(device_form(plain, chunk=3), trees, slide, 2, key).gradient
+    with pytest.raises(AssertionError):
+        toy_slides.assert_same(other, found[0], relative=0.01)
+
+
+# ---- Memory, devices, input --------------------------------------------------------------------
+
+
+def memory_case():
+    """A convolutional encoder of patches of 16 px, and a crop of more cells than patches."""
+    network = {
+        **encoder_network('bigan', family='published', patch_size=64, channels=3, code_size=5),
+        'widths': [4, 6],
+        'input_size': 16,
+    }
+    encoder = conv_encoder('small', network, initial_encoder(network, jax.random.key(0)), mpp=1.0)
+    classify, head = toy_slides.classifier(code_size=5, crop=32)
+    trees = toy_slides.divided(
+        {'encoder': encoder.variables, 'classifier': head}, encoder=whole, classifier=whole
+    )
+    return Networks(encoder.apply, classify, 5, crop=32), jax.tree.map(np.float32, trees)
+
+
+def test_memory_on_the_device_does_not_grow_with_patches():
+    networks, trees = memory_case()
+    loss_and_gradient, _ = compiled(networks, devices.data_mesh())
+    B, key, target = 8, jax.random.key(0), np.int32(1)
+
+    def temporary(function, *arguments, **options):
+        return function.lower(*arguments, **options).compile().memory_analysis().temp_size_in_bytes
+
+    def all_at_once(trees, pixels, cells):
+        read = Patches(np.arange(len(cells)), lambda start, stop: pixels)
+        return toy_slides.all_at_once(networks, *trees, [read], [1], [key], 'classification')
+
+    chunked, plain = [], []
+    for S in (2, 32):
+        pixels = jax.ShapeDtypeStruct((S, B, 16, 16, 3), np.uint8)
+        cells = jax.ShapeDtypeStruct((S, B), np.int32)
+        arguments = (*trees, pixels, cells, target, key)
+        chunked.append(temporary(loss_and_gradient, *arguments, task='classification'))
+        pixels = jax.ShapeDtypeStruct((S * B, 16, 16, 3), np.uint8)
+        cells = jax.ShapeDtypeStruct((S * B,), np.int32)
+        plain.append(temporary(jax.jit(all_at_once), trees, pixels, cells))
+    # 16 times the patches: the codes alone are more, 20 bytes each; not even the pixels, 768.
+    assert chunked[1] - chunked[0] <= 2 * 20 * 30 * B
+    assert plain[1] > 10 * plain[0]
+
+
+def test_streaming_holds_a_few_chunks_whatever_the_number():
+    networks, trees = memory_case()
+    form = streamed_form(networks, chunk=8, workers=2)
+    rng = np.random.default_rng(0)
+    chunk_bytes, peaks = 8 * 16 * 16 * 3, []
+    for count in (64, 512):
+        held = []
+
+        def read(start, stop, held=held):
+            arrays = [array for array in jax.live_arrays() if array.dtype == np.uint8]
+            held.append(sum(array.nbytes for array in arrays))
+            return rng.integers(0, 256, (stop - start, 16, 16, 3), np.uint8)
+
+        slide = Patches(np.arange(count, dtype=np.int32), read)
+        gradient_of(form, trees, slide, 1, jax.random.key(0))
+        assert len(held) == 2 * count / 8
+        peaks.append(max(held))
+    # Three that are read ahead, one that is computed, one that waits behind it, one in between.
+    assert max(peaks) <= 6 * chunk_bytes
+
+
+def test_crops_of_different_sizes_compile_once():
+    networks, variables = toy_slides.toy_networks()
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    assert [steps_of(n, 10) for n in (0, 1, 10, 11, 25, 40, 41, 61, 81, 121)] == [
+        1, 1, 1, 2, 3, 4, 6, 8, 12, 16,
+    ]  # fmt: skip
+    traced = []
+
+    def encode(variables, pixels):
+        traced.append(pixels.shape)
+        return toy_slides.encode(variables, pixels)
+
+    networks = dataclasses.replace(networks, encode=encode)
+    for build in FORMS:
+        form = build(networks, chunk=2)
+        gradient_of(form, trees, toy_slides.patches(9), 1, jax.random.key(0))
+        traced.clear()
+        for count in (10, 12):
+            gradient_of(form, trees, toy_slides.patches(count), 2, jax.random.key(1))
+        assert not traced
+
+
+def test_time_waited_for_input_is_told_and_errors_of_reading_are_raised():
+    networks, variables = toy_slides.toy_networks()
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    slide, key = toy_slides.patches(N), jax.random.key(0)
+    form = streamed_form(networks, chunk=5, workers=1)
+
+    def slow(start, stop):
+        time.sleep(0.05)
+        return slide.read(start, stop)
+
+    gradient_of(form, trees, slide, 1, key)
+    began = time.perf_counter()
+    waited = gradient_of(form, trees, Patches(slide.cells, slow), 1, key).waited
+    assert 0.1 < waited < time.perf_counter() - began
+    result = batch_value_and_gradient(
+        *trees,
+        [(device_form(networks, chunk=5), Patches(slide.cells, slow))] * 2,
+        np.array([1, 2]),
+        key,
+        task='classification',
+    )
+    assert result.waited > 0.05
+
+    def broken(start, stop):
+        raise OSError(f'slide.svs cannot be read at patch {start}')
+
+    for build in FORMS:
+        form = build(networks, chunk=5)
+        with pytest.raises(OSError, match=r'slide\.svs cannot be read at patch 0'):
+            gradient_of(form, trees, Patches(slide.cells, broken), 1, key)
+
+
+_ON_DEVICES = """
+import json, sys
+import jax
+jax.config.update('jax_num_cpu_devices', int(sys.argv[2]))
+jax.config.update('jax_disable_most_optimizations', True)
+import numpy as np
+import test_finetuning_gradients as case
+import toy_slides
+from nic_jax import devices
+from nic_jax.finetuning import device_form, streamed_form, streamed
+
+networks, trees = case.memory_case()
+slide, key, mesh = toy_slides.patches(21, size=16), jax.random.key(0), devices.data_mesh()
+for build in (device_form, streamed_form):
+    result = case.gradient_of(build(networks, chunk=8), trees, slide, 1, key)
+    np.savez(f'{sys.argv[1]}/{build.__name__}_{mesh.size}', *jax.tree.leaves(result.gradient))
+loaded = device_form(networks, chunk=8).load(slide)
+function, _ = case.compiled(networks, mesh)
+built = function.lower(
+    *trees, *loaded, np.int32(1), key, task='classification').compile()
+print(json.dumps({'text': built.as_text(), 'flops': built.cost_analysis()['flops'],
+    'temporary': built.memory_analysis().temp_size_in_bytes,
+    'arguments': built.memory_analysis().argument_size_in_bytes}))
+"""
+
+
+def test_devices_share_the_work_and_give_the_same(tmp_path):
+    home, told = pathlib.Path(__file__).parent, {}
+    for number in (1, 2, 4):
+        done = subprocess.run(
+            [sys.executable, '-c', _ON_DEVICES, str(tmp_path), str(number)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {'PYTHONPATH': f'{home}:{home.parent}', 'JAX_PLATFORMS': 'cpu'},
+        )
+        told[number] = json.loads(done.stdout.splitlines()[-1])
+        for build in FORMS:
+            got, expected = (
+                list(np.load(tmp_path / f'{build.__name__}_{devices}.npz').values())
+                for devices in (number, 1)
+            )
+            toy_slides.assert_same(got, expected, relative=1e-4)
+    for number in (2, 4):
+        text = told[number]['text']
+        assert f'num_partitions={number}' in text
+        # Codes come together once, gradients once; pixels never.
+        assert not re.search(r'u8\S* (all-\w+|collective-permute)', text)
+        assert re.search(r'all-reduce(-start)?\(', text)
+        for name in ('flops', 'temporary', 'arguments'):
+            print(name, [told[n][name] for n in told])
+
+
+# ---- Small parts -------------------------------------------------------------------------------
+
+
+def test_the_form_follows_size_and_says_so():
+    form, sentence = choose_form(1000, 2**20, 8 * 2**30)
+    assert form == 'device'
+    assert '1000 patches lie on the device, since they fit' in sentence
+    assert '(0.977 GiB, 2 GiB at most)' in sentence
+    form, sentence = choose_form(3000, 2**20, 8 * 2**30)
+    assert form == 'streamed'
+    assert 'are read twice from the host, since they do not fit' in sentence
+    form, sentence = choose_form(3000, 2**20, 8 * 2**30, forced='device')
+    assert form == 'device'
+    assert 'as asked for; they do not fit' in sentence
+    with pytest.raises(ValueError, match="forced='gpu' must be one of device, streamed"):
+        choose_form(1, 1, 1, forced='gpu')
+    assert device_memory(devices.data_mesh()) > 2**30
+
+
+def test_cells_in_chunks():
+    got = chunk_cells(np.array([3, 0, 2]), chunk=2, steps=3, crop=2)
+    np.testing.assert_array_equal(got, [[3, 0], [2, 4], [4, 4]])
+    assert got.dtype == np.int32
+    with pytest.raises(ValueError, match='cells are from 0 to 4; a crop of 2×2 has those from 0'):
+        chunk_cells(np.array([0, 4]), chunk=2, steps=1, crop=2)
+    with pytest.raises(ValueError, match='2 patches lie in 1 cells'):
+        chunk_cells(np.array([1, 1]), chunk=2, steps=1, crop=2)

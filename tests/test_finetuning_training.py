@@ -1,0 +1,250 @@
+"""Encoders and classifiers trained together on real slides: resumed, held, adapted, kept."""
+
+import contextlib
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from bags import compile_quickly
+from slide_files import tissue_image, write_pyramid
+
+import nic_jax.grids
+from nic_jax.classifiers.batches import Draw, Examples
+from nic_jax.classifiers.trained import TrainSettings, load_trained
+from nic_jax.classifiers.training import train
+from nic_jax.cohort import SlideEntry
+from nic_jax.compression.compress import compress_cohort, grid_path
+from nic_jax.compression.settings import CompressSettings
+from nic_jax.encoders.architectures import encoder_network
+from nic_jax.encoders.conv import conv_encoder, module
+from nic_jax.encoders.storage import load_encoder, read_encoder
+from nic_jax.finetuning.encoded import encode_slide
+from nic_jax.finetuning.settings import FinetuneSettings
+from nic_jax.finetuning.slide_pixels import OpenSlides, PixelCache, SlidePixels
+from nic_jax.finetuning.training import finetune
+from nic_jax.grids.versions import turn_back
+from nic_jax.slides.slide import open_slide
+
+SIZE = 16  # px of patches
+SETTINGS = FinetuneSettings(
+    steps=4, slides=2, chunk=8, hold=1, warmup=1, valid_every=2, checkpoint_every=1,
+    encoder_rate=1e-3, classifier_rate=1e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quickly():
+    yield from compile_quickly()
+
+
+@dataclasses.dataclass
+class Cohort:
+    encoder: object
+    grids: list
+    pixels: list
+    home: object
+
+    def examples(self, numbers, task='classification'):
+        targets = np.array([number % 2 for number in numbers])
+        if task == 'survival':
+            targets = np.stack([10.0 + np.arange(len(numbers)), np.ones(len(numbers))], axis=1)
+        grids = [self.grids[number] for number in numbers]
+        return Examples(grids, targets, [f'case_{number}' for number in numbers])
+
+
+@pytest.fixture(scope='module')
+def cohort(tmp_path_factory):
+    """Twelve slides, every second one darker, encoded by a network with random weights."""
+    home = tmp_path_factory.mktemp('cohort')
+    network = encoder_network('vae', family='pyramid', patch_size=SIZE, channels=3, code_size=6)
+    network |= {'widths': [4, 8], 'dense': 8}
+    variables = module(network).init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))
+    encoder = conv_encoder('small', network, variables, mpp=1.0)
+    entries = []
+    for number in range(12):
+        image = tissue_image(120, 104 + 16 * (number % 3), seed=number, margin=10)
+        if number % 2:
+            image = np.where(image == 255, image, (image * 0.6).astype(np.uint8))
+        path = home / f's{number}.tif'
+        write_pyramid(path, image, mpp=1.0)
+        entries.append(SlideEntry(f's{number}', path))
+    settings = CompressSettings(SIZE, SIZE, 1.0, tissue_mpp=2.0, versions=1, batch=8, workers=1)
+    compress_cohort(entries, encoder, folder=home / 'small', settings=settings)
+    opened, cache = OpenSlides(), PixelCache(1 << 20)
+    grids, pixels = [], []
+    for entry in entries:
+        grid = nic_jax.grids.open(grid_path(home / 'small', entry.slide_id), layout_only=True)
+        opener = functools.partial(open_slide, entry.path)
+        get = functools.partial(opened.get, entry.slide_id, opener)
+        pixels.append(SlidePixels(entry.slide_id, get, grid.encoded, grid.attributes, cache))
+        grids.append(grid)
+    with contextlib.closing(opened):
+        yield Cohort(encoder, grids, pixels, home)
+
+
+@pytest.fixture(scope='module')
+def base(cohort, tmp_path_factory):
+    """A classifier by task."""
+
+    @functools.cache
+    def trained(task):
+        return train(
+            train=cohort.examples(range(8), task),
+            valid=cohort.examples(range(8, 12), task),
+            task=task,
+            classes=2 if task == 'classification' else 1,
+            model='spatial',
+            fields={'width': 6, 'units': 5, 'windows': (1, 3)},
+            settings=TrainSettings(crop=9, batch=4, epochs=2, versions=(0, 5)),
+            seed=0,
+            folder=tmp_path_factory.mktemp(task),
+        )
+
+    return trained
+
+
+def tune(
+    cohort,
+    base,
+    folder,
+    settings=SETTINGS,
+    *,
+    task='classification',
+    validated=range(8, 12),
+    **more,
+):
+    return finetune(
+        cohort.encoder,
+        base(task),
+        train=cohort.examples(range(8), task),
+        valid=cohort.examples(validated, task),
+        train_pixels=cohort.pixels[:8],
+        valid_pixels=[cohort.pixels[number] for number in validated],
+        settings=settings,
+        seed=0,
+        folder=folder,
+        **more,
+    )
+
+
+def changed(before, after):
+    """Names of the parameters that differ."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+    return {jax.tree_util.keystr(path) for (path, a), b in pairs if not np.array_equal(a, b)}
+
+
+def assert_equal(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first.encoder.variables, second.encoder.variables)
+    jax.tree.map(
+        np.testing.assert_array_equal, first.classifier.variables, second.classifier.variables
+    )
+
+
+@pytest.mark.parametrize('version', [0, 3, 5])
+def test_a_crop_is_of_the_patches_that_its_codes_are_of(cohort, version):
+    """Each patch and the layout are turned alike; what is encoded lies where the grid has it."""
+    grid, pixels = cohort.grids[1], cohort.pixels[1]
+    draw = Draw(0, -2, 1, version=version)
+    patches = pixels.crop(draw, size=9)
+    read = patches.read(0, len(patches.cells))
+    upright = np.stack([turn_back(patch, version) for patch in read])
+    codes = np.asarray(cohort.encoder.apply(cohort.encoder.variables, upright))
+    found = np.zeros((81, 6), np.float32)
+    found[patches.cells] = codes
+    # float16 on disk
+    np.testing.assert_allclose(
+        found.reshape(9, 9, 6), grid.crop(-2, 1, 9, version), rtol=2e-3, atol=2e-3
+    )
+
+
+def test_new_codes_are_those_of_compressing(cohort):
+    encode = functools.partial(cohort.encoder.apply, cohort.encoder.variables)
+    encoded = encode_slide(cohort.pixels[2], encode, versions=1, chunk=8)
+    np.testing.assert_allclose(encoded.codes[0], cohort.grids[2].codes(), rtol=2e-3, atol=2e-3)
+
+
+def test_the_result_is_an_ordinary_encoder_and_classifier(cohort, base, tmp_path):
+    reports = []
+    tuned = tune(cohort, base, tmp_path / 'fold_0', report=reports.append)
+    assert [record['step'] for record in reports] == [0, 2, 4]
+    losses = [record['valid_loss'] for record in reports]
+    assert tuned.classifier.best_epoch == int(np.argmin(losses))
+    assert load_encoder(str(tmp_path / 'fold_0')).sha256() == tuned.encoder.sha256()
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_trained(tmp_path / 'fold_0').variables,
+        tuned.classifier.variables,
+    )
+    again = tune(cohort, base, tmp_path / 'fold_0', report=lambda record: pytest.fail('trained'))
+    assert_equal(again, tuned)
+
+
+def test_a_training_that_is_broken_off_goes_on_to_the_same_weights(cohort, base, tmp_path):
+    whole = tune(cohort, base, tmp_path / 'whole')
+
+    def stop(record):
+        if record['step'] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(cohort, base, tmp_path / 'broken', report=stop)
+    assert not (tmp_path / 'broken' / 'classifier.json').exists()
+    assert_equal(tune(cohort, base, tmp_path / 'broken'), whole)
+
+
+def test_the_form_and_the_chunk_decide_nothing(cohort, base, tmp_path):
+    found = [
+        tune(
+            cohort,
+            base,
+            tmp_path / f'{form}{chunk}',
+            dataclasses.replace(SETTINGS, form=form, chunk=chunk, augmentation='light'),
+        )
+        for form, chunk in (('device', 8), ('streamed', 8), ('device', 24))
+    ]
+    for other in found[1:]:
+        # Sums in another order, and Adam, which divides by the size of the gradient.
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=3e-4),
+            other.encoder.variables,
+            found[0].encoder.variables,
+        )
+
+
+def test_the_encoder_is_kept_still_first_and_batch_norm_always(cohort, base, tmp_path):
+    held = dataclasses.replace(SETTINGS, hold=4, classifier_rate=1e-2)
+    tuned = tune(cohort, base, tmp_path / 'held', held)
+    assert not changed(cohort.encoder.variables, tuned.encoder.variables)
+    free = dataclasses.replace(SETTINGS, hold=0, encoder_rate=3e-3, patience=9, steps=6)
+    tuned = tune(cohort, base, tmp_path / 'free', free, validated=range(8))
+    assert tuned.classifier.best_epoch  # what it trains on gets better
+    names = changed(cohort.encoder.variables, tuned.encoder.variables)
+    assert any('conv_0' in name for name in names)
+    assert not any('batch_stats' in name for name in names)
+
+
+def test_last_layers_and_adapters_leave_the_rest(cohort, base, tmp_path):
+    for part, allowed in (('last:1', 'code'), ('lora:2', 'kernel')):
+        settings = dataclasses.replace(SETTINGS, encoder_trains=part, hold=0, encoder_rate=1e-2)
+        tuned = tune(cohort, base, tmp_path / part.replace(':', ''), settings)
+        names = changed(cohort.encoder.variables, tuned.encoder.variables)
+        assert all(allowed in name for name in names)
+        read = read_encoder(tmp_path / part.replace(':', ''))  # adapters are merged
+        assert read.network == cohort.encoder.network
+
+
+def test_survival_is_tuned_over_risk_sets(cohort, base, tmp_path):
+    settings = dataclasses.replace(SETTINGS, slides=4)
+    tuned = tune(cohort, base, tmp_path / 'risk', settings, task='survival')
+    assert np.isfinite([record['loss'] for record in tuned.classifier.history]).all()
+
+
+def test_other_settings_are_refused(cohort, base, tmp_path):
+    tune(cohort, base, tmp_path / 'fold')
+    other = dataclasses.replace(SETTINGS, encoder_rate=1e-5)
+    with pytest.raises(ValueError, match=r'finetuning\.encoder_rate'):
+        tune(cohort, base, tmp_path / 'fold', other)
+    with pytest.raises(ValueError, match='must be all, last:N or lora:R'):
+        FinetuneSettings(encoder_trains='first:2')
