@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -15,6 +16,9 @@ import zarr
 from program import ROOT, Program, finish, load_experiment
 from tile_files import read_csv
 
+from nic_jax.encoders.architectures import encoder_network
+from nic_jax.encoders.conv import conv_encoder, module
+from nic_jax.encoders.storage import load_encoder, write_encoder
 from nic_jax.evaluation import localisation
 from nic_jax.grids import schema
 from nic_jax.stages import STAGES
@@ -385,6 +389,37 @@ def test_a_regression_shares_the_grids(program, cohort, slides):
     assert np.isfinite([float(row['prediction']) for row in rows]).all()
     assert not any(name.startswith('score_') for name in rows[0])
     assert [path.stat().st_mtime_ns for path in grids] == times
+
+
+def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
+    network = encoder_network('vae', family='pyramid', patch_size=16, channels=3, code_size=6)
+    network |= {'widths': [4, 8], 'dense': 8}
+    weights = module(network).init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    given = tmp_path / 'given' / 'small'
+    write_encoder(given, conv_encoder('small', network, weights, mpp=0.5))
+    home = tmp_path / 'home'
+    printed = program.run(
+        home,
+        'cohort.py:debug',
+        f'--config.encoder={given}',
+        '--config.tissue.mpp=2',
+        *learn(slides / 'slides.csv', 'grade'),
+        '--config.cohort.only_folds=(0, 1)',
+        '--config.classifier.seeds=(0,)',
+        *(f'--config.finetune.{name}=2' for name in ('steps', 'slides', 'valid_every')),
+        '--config.finetune.hold=0',
+        '--config.finetune.chunk=16',
+        '--stages=compress,classify,finetune,evaluate',
+    )
+    assert 'device: the pixels of' in printed
+    tuned = home / 'small' / 'finetune' / 'grade' / 'spatial'
+    rows = read_csv(tuned / 'predictions.csv')
+    frozen = read_csv(home / 'small' / 'classifier' / 'grade' / 'spatial' / 'predictions.csv')
+    tested = [row for row in frozen if row['subset'] == 'test']
+    assert [row['slide_id'] for row in rows] == [row['slide_id'] for row in tested]
+    assert load_encoder(str(tuned / 'seed_0' / 'fold_1')).network == network
+    table = read_csv(home / 'report' / 'table.csv')
+    assert {row['encoder'] for row in table} == {'small', 'small, fine-tuned'}
 
 
 def test_a_broken_slide_is_named_and_the_others_go_on(program, cohort, slides, tmp_path):
