@@ -12,6 +12,7 @@ import numpy as np
 
 from nic_jax import cohort, explain_stage, options, prefetch, progress, workdir
 from nic_jax.compression.compress import grid_path
+from nic_jax.explain_measures import localise
 from nic_jax.explain_stage import Explained, Reference, Unit
 from nic_jax.explanation.overlay import read_thumbnail
 from nic_jax.explanation.references import lesion_cells, read_regions
@@ -114,7 +115,7 @@ def explain_all(config: Config, explained: Explained) -> bool:
                 progress.console.print(f'explain: {entry.slide_id}: {error}')
     kept = [unit for unit in explained.units if unit not in failed]
     explained = explain_stage.only(explained, kept)
-    path = explain_stage.localise(
+    path = localise(
         explained,
         lambda unit: open_saliency(_folder(explained, unit) / MAPS)[0],
         lesion_class=options.explained_class(config, explained.dataset.class_names or ()),

@@ -15,6 +15,7 @@ import ml_collections
 from nic_jax import (
     challenges,
     evaluate_stage,
+    explain_measures,
     explain_stage,
     finetune_stage,
     made_slides,
@@ -179,7 +180,7 @@ def _localisation(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
         for _, point in sweeps.points(config)
         for folder in _source(config, 'encoder_folders')(point, home)
     }
-    rows, detected = explain_stage.read_measured(list(folders))
+    rows, detected = explain_measures.read_measured(list(folders))
     return localisation.write_tables(rows, detected, home / 'report', seed=config.seed)
 
 

@@ -8,7 +8,8 @@ import ml_collections
 import numpy as np
 
 import nic_jax
-from nic_jax import explain_stage, progress
+from nic_jax import progress
+from nic_jax.explain_measures import localise
 from nic_jax.explain_stage import Explained, Maps, Reference, Unit
 from nic_jax.explanation.overlay import Thumbnail
 from nic_jax.explanation.saliency import explain
@@ -77,7 +78,7 @@ def explain_all(config: Config, explained: Explained) -> bool:
             for method in explained.settings.methods
         }
 
-    path = explain_stage.localise(explained, read, lesion_class=None)
+    path = localise(explained, read, lesion_class=None)
     progress.console.print(
         f'explain: {explained.title}: {len(units["test"])} images → {explained.folder}'
         + (f', {path.name}' if path else '')

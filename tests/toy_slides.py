@@ -40,7 +40,7 @@ def encoder_variables(seed=0, width=6):
         'params': {
             'conv_0': {
                 'kernel': rng.normal(0, 0.3, (P * P * 3, width)),
-                'bias': rng.normal(size=6),
+                'bias': rng.normal(size=width),
             },
             'norm_0': {'scale': rng.normal(1, 0.3, width), 'bias': rng.normal(size=width)},
             'code': {'kernel': rng.normal(size=(width, C)), 'bias': rng.normal(size=C)},

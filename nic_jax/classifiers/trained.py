@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from nic_jax import checkpoints
 from nic_jax.classifiers.models import build_network
-from nic_jax.workdir import write_atomically
+from nic_jax.workdir import remove, write_atomically
 
 TASKS = ('classification', 'regression', 'survival')
 SCHEDULES = ('plateau', 'cosine')
 RECORD = 'classifier.json'
 WEIGHTS = 'weights'
+UNFINISHED = 'unfinished'  # the folder of a training that goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +164,31 @@ def load_trained(folder: pathlib.Path) -> Trained:
         identity=record['identity'],
         **record['result'],
     )
+
+
+def begin(folder: pathlib.Path, record: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Readies a folder for a training, and tells whether it is finished already.
+
+    What `unfinished/` holds then was begun with the same record.
+
+    Raises:
+        ValueError: The folder was made with another record, and `overwrite` is false.
+    """
+    unfinished = folder / UNFINISHED
+    for path in (folder / RECORD, unfinished / RECORD):
+        if path.exists():
+            try:
+                check_same(path, record)
+            except ValueError:
+                if not overwrite:
+                    raise
+                remove(folder)
+    if (folder / RECORD).exists():
+        return True
+    if not (unfinished / RECORD).exists():
+        remove(unfinished)  # what a run left that was killed before it noted its settings
+        write_atomically(unfinished / RECORD, json.dumps(record))
+    return False
 
 
 def check_same(path: pathlib.Path, record: Mapping[str, Any]) -> None:

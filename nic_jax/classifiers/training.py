@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import shutil
@@ -21,17 +20,16 @@ from nic_jax.classifiers.prediction import mean_outputs, plan_prediction
 from nic_jax.classifiers.scaling import code_statistics
 from nic_jax.classifiers.steps import compile_step, initial_state, variables_of
 from nic_jax.classifiers.trained import (
-    RECORD,
     TASKS,
+    UNFINISHED,
     Trained,
     TrainSettings,
-    check_same,
+    begin,
     initial_variables,
     load_trained,
     save_trained,
 )
 from nic_jax.networks.code_scaling import COLLECTION
-from nic_jax.workdir import remove, write_atomically
 
 
 def train(
@@ -94,20 +92,9 @@ def train(
         'examples': {'train': train.fingerprint(), 'valid': valid.fingerprint()},
     }
     network = build_network(model, fields, outputs=classes, crop=settings.crop)
-    unfinished = folder / 'unfinished'
-    for path in (folder / RECORD, unfinished / RECORD):
-        if path.exists():
-            try:
-                check_same(path, record)
-            except ValueError:
-                if not overwrite:
-                    raise
-                remove(folder)
-    if (folder / RECORD).exists():
+    if begin(folder, record, overwrite=overwrite):
         return load_trained(folder)
-    if not (unfinished / RECORD).exists():
-        remove(unfinished)  # what a run left that was killed before it noted its settings
-        write_atomically(unfinished / RECORD, json.dumps(record))
+    unfinished = folder / UNFINISHED
 
     # ---- What is trained ----------------------------------------------------------------------
     offset, scale = standardisation(train.targets, task)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from nic_jax.explanation.layers import layer_cells, on_cells
-from nic_jax.explanation.windows import Square
+from nic_jax.explanation.windows import Square, averaged
 from nic_jax.networks.gated_attention import AttentionMIL
 from nic_jax.networks.grid_cnn import GridCNN
 from nic_jax.networks.spatial_attention import SpatialAttention
@@ -35,18 +35,15 @@ def attention(network: nn.Module, variables: Any, codes: np.ndarray, square: Squ
     Returns:
         float32 `[size, size]`: a cell's weight over the mean cell's.
     """
-    total, count = (np.zeros(codes.shape[:2], np.float32) for _ in range(2))
-    for top, left in square.corners():
-        place = slice(top, top + square.window), slice(left, left + square.window)
-        if not (encoded := codes[place].any(-1)).any():
-            continue
-        weights = np.asarray(_weights(network, variables, codes[place][None])[0])
+
+    def of_window(part: np.ndarray) -> np.ndarray:
+        weights = np.asarray(_weights(network, variables, part[None])[0])
         if isinstance(network, GridCNN):
             cells = layer_cells(network, square.window, layer=len(network.strides))
             weights = on_cells(weights, cells, square.window)
-        total[place] += weights / weights[encoded].mean()
-        count[place] += 1
-    return total / np.maximum(count, 1)
+        return weights / weights[part.any(-1)].mean()
+
+    return averaged(codes, square, of_window)
 
 
 @functools.partial(jax.jit, static_argnames='network')

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nic_jax.explanation.scores import of_codes
-from nic_jax.explanation.windows import Square
+from nic_jax.explanation.windows import Square, averaged
 from nic_jax.networks.code_scaling import is_encoded
 
 
@@ -42,16 +42,12 @@ def integrated_gradients(
     Returns:
         float32 `[size, size]`, zeros where no code is.
     """
-    total, count = (np.zeros(codes.shape[:2], np.float32) for _ in range(2))
     baseline = mean_code(codes)
-    for top, left in square.corners():
-        place = slice(top, top + square.window), slice(left, left + square.window)
-        if codes[place].any():
-            total[place] += _attributed(
-                network, variables, codes[place], baseline, task, target, steps
-            )
-            count[place] += 1
-    return total / np.maximum(count, 1)
+    return averaged(
+        codes,
+        square,
+        lambda part: _attributed(network, variables, part, baseline, task, target, steps),
+    )
 
 
 def mean_code(codes: np.ndarray) -> np.ndarray:

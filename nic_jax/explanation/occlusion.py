@@ -13,7 +13,7 @@ import numpy as np
 
 from nic_jax.explanation.integrated_gradients import mean_code
 from nic_jax.explanation.scores import of_codes
-from nic_jax.explanation.windows import Square
+from nic_jax.explanation.windows import Square, averaged
 from nic_jax.networks.code_scaling import is_encoded
 
 _AT_ONCE = 16
@@ -44,14 +44,12 @@ def occlusion(
         float32 `[size, size]`: by how much the score falls when a cell's block is covered, divided
         by the cells that it covers; zeros where no code is.
     """
-    total, count = (np.zeros(codes.shape[:2], np.float32) for _ in range(2))
     baseline = mean_code(codes)
-    for top, left in square.corners():
-        place = slice(top, top + square.window), slice(left, left + square.window)
-        if codes[place].any():
-            total[place] += _falls(network, variables, codes[place], baseline, task, target, block)
-            count[place] += 1
-    return total / np.maximum(count, 1)
+    return averaged(
+        codes,
+        square,
+        lambda part: _falls(network, variables, part, baseline, task, target, block),
+    )
 
 
 def _falls(network, variables, codes, baseline, task, target, block) -> np.ndarray:

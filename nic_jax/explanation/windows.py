@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -60,3 +60,25 @@ def on_grid(found: np.ndarray, grid: GridLike, square: Square, version: int) -> 
     height, width = grid.shape
     turned = turn_back(found, version)
     return turned[-square.top :, -square.left :][:height, :width]
+
+
+def averaged(
+    codes: np.ndarray, square: Square, of_window: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """A map of a square from maps of its windows: their mean where they lie over each other.
+
+    Args:
+        codes: float32 `[size, size, C]`.
+        square: Of the windows; those without a code are passed over.
+        of_window: `[R, R, C]` -> `[R, R]`.
+
+    Returns:
+        float32 `[size, size]`.
+    """
+    total, count = (np.zeros(codes.shape[:2], np.float32) for _ in range(2))
+    for top, left in square.corners():
+        place = slice(top, top + square.window), slice(left, left + square.window)
+        if codes[place].any():
+            total[place] += of_window(codes[place])
+            count[place] += 1
+    return total / np.maximum(count, 1)

@@ -1,7 +1,6 @@
 """Training an encoder and a classifier together, from slides' labels, to the best validation."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import time
@@ -16,7 +15,7 @@ from nic_jax import checkpoints, devices
 from nic_jax.classifiers.batches import DRAWS, Examples, plan_batch
 from nic_jax.classifiers.losses import validation
 from nic_jax.classifiers.prediction import predict
-from nic_jax.classifiers.trained import RECORD, Trained, check_same, load_trained, save_trained
+from nic_jax.classifiers.trained import UNFINISHED, Trained, begin, load_trained, save_trained
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import read_encoder, write_encoder
 from nic_jax.finetuning import trainable
@@ -29,7 +28,6 @@ from nic_jax.finetuning.settings import FinetuneSettings
 from nic_jax.finetuning.slide_pixels import SlidePixels
 from nic_jax.finetuning.streamed import streamed_form
 from nic_jax.patches.augmentation import PRESETS
-from nic_jax.workdir import remove, write_atomically
 
 _COLUMNS = ('step', 'loss', 'valid_loss', 'metric', 'seconds', 'waited')
 _VALID_LOSS = _COLUMNS.index('valid_loss')
@@ -102,20 +100,9 @@ def finetune(
         'examples': {'train': train.fingerprint(), 'valid': valid.fingerprint()},
         'finetuning': dataclasses.asdict(settings) | {'encoder': encoder.sha256()},
     }
-    unfinished = folder / 'unfinished'
-    for path in (folder / RECORD, unfinished / RECORD):
-        if path.exists():
-            try:
-                check_same(path, record)
-            except ValueError:
-                if not overwrite:
-                    raise
-                remove(folder)
-    if (folder / RECORD).exists():
+    if begin(folder, record, overwrite=overwrite):
         return Tuned(read_encoder(folder), load_trained(folder))
-    if not (unfinished / RECORD).exists():
-        remove(unfinished)
-        write_atomically(unfinished / RECORD, json.dumps(record))
+    unfinished = folder / UNFINISHED
 
     # ---- What is trained ----------------------------------------------------------------------
     mesh = devices.data_mesh()
