@@ -18,9 +18,13 @@ Several labels at once: `--config.cohort.label=grade,survival`, with a task for 
 each: `--config.cohort.task=classification,survival`. A survival is two columns, named by
 `--config.cohort.time` and `--config.cohort.event` (1 died, 0 censored).
 
-Result: `ENCODER/classifier/LABEL/MODEL/predictions.csv` of all hold-outs, a table with 95 %
-intervals. Time: compression as in the README; training `cnn` on 100 slides and 4 folds with crops
-of 100 cells about a quarter of an hour on a GPU's host, longer on two cores.
+Where the networks looked is in `ENCODER/explain/LABEL/MODEL/SLIDE_ID/`; a column `annotation`, a
+file of outlines a slide, lets it be measured, and `--config.explain.methods=grad_cam,occlusion`
+compares methods. `--stages=finetune,evaluate` trains the encoder too, from the slides' labels.
+
+Result: `report/index.html`, `ENCODER/classifier/LABEL/MODEL/predictions.csv` of all hold-outs, a
+table with 95 % intervals. Time: compression as in the README; training `cnn` on 100 slides and 4
+folds with crops of 100 cells about a quarter of an hour on a GPU's host, longer on two cores.
 """
 
 from nic_jax import config as defaults

@@ -9,7 +9,7 @@ encoder was trained on digits (supervised), one without labels (VAE), one is the
 
 Time: 4 min 46 s on 2 CPU cores, installing not counted. Result, accuracy on 500 images of digits
 that no network has seen: supervised .778, VAE .158, mean .192 (chance .100). Look at
-`report/image.png`, `report/table.csv` and `ENCODER/classifier/*/*/predictions.csv`.
+`report/index.html`, `report/table.csv` and `ENCODER/classifier/*/*/predictions.csv`.
 
 With real MNIST: `--config.data.mnist=DIR` (idx files) or `--config.data.digits=openml`. The paper's
 own scale is in `experiments/synthetic.py`. The variant `debug` takes seconds and learns nothing.

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nic_jax import checkpoints
+from nic_jax import checkpoints, finetuning
 from nic_jax.encoders.architectures import encoder_network
 from nic_jax.encoders.conv import conv_encoder, module
 from nic_jax.encoders.mean_rgb import mean_rgb
 from nic_jax.encoders.objective import initial_encoder
-from nic_jax.finetuning import adapt, everything, last_layers, matching, merge, split
+from nic_jax.finetuning import everything, last_layers, matching, merge, split
+
+adapt = jax.jit(finetuning.adapt, static_argnames=('rank', 'scale'))
 
 
 @pytest.fixture(scope='module')
@@ -18,7 +20,7 @@ def encoder():
     """Three convolutions, a dense layer, the code; no two values are equal."""
     network = encoder_network(
         'supervised', family='pyramid', patch_size=32, channels=3, code_size=6
-    ) | {'dense': 8}
+    ) | {'dense': 8, 'widths': [4, 5, 6]}
     shapes = jax.eval_shape(lambda: initial_encoder(network, jax.random.key(0)))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
@@ -87,7 +89,7 @@ def test_patterns(encoder):
 
 
 def test_adapters_change_nothing_at_first_and_little_is_trained(encoder):
-    trained, frozen = adapt(encoder.variables, jax.random.key(0), rank=4)
+    trained, frozen = adapt(encoder.variables, jax.random.key(0), rank=3)
     kernels = {
         name.removesuffix('/kernel') for name in names(encoder.variables) if 'kernel' in name
     }
@@ -99,7 +101,7 @@ def test_adapters_change_nothing_at_first_and_little_is_trained(encoder):
     jax.tree.map(np.testing.assert_array_equal, merged, dict(encoder.variables))
     for one, other in zip(
         *(
-            jax.tree.leaves(adapt(encoder.variables, jax.random.key(seed), rank=4)[0])
+            jax.tree.leaves(adapt(encoder.variables, jax.random.key(seed), rank=3)[0])
             for seed in (0, 1)
         ),
         strict=True,
@@ -108,12 +110,12 @@ def test_adapters_change_nothing_at_first_and_little_is_trained(encoder):
 
 
 def test_an_adapted_kernel_is_that_of_two_layers_in_a_row(encoder):
-    trained, frozen = adapt(encoder.variables, jax.random.key(0), rank=4, scale=0.5)
+    trained, frozen = adapt(encoder.variables, jax.random.key(0), rank=3, scale=0.5)
     rng = np.random.default_rng(0)
     trained = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape), trained)
     with jax.enable_x64(True):
         merged = jax.jit(merge)(trained, frozen)
-        x = rng.normal(size=(2, 9, 9, 32))
+        x = rng.normal(size=(2, 9, 9, 4))
         adapters, base = (tree['params']['conv_1']['kernel'] for tree in (trained, frozen))
 
         def convolve(x, kernel, stride=2):
@@ -122,15 +124,15 @@ def test_an_adapted_kernel_is_that_of_two_layers_in_a_row(encoder):
                 dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
             )  # fmt: skip
 
-        narrow = convolve(x, adapters['down'].reshape(3, 3, 32, 4))
-        beside = convolve(narrow, adapters['up'].reshape(1, 1, 4, -1), stride=1)
+        narrow = convolve(x, adapters['down'].reshape(3, 3, 4, 3))
+        beside = convolve(narrow, adapters['up'].reshape(1, 1, 3, -1), stride=1)
         expected = convolve(x, base['base']) + 0.5 * beside
         got = convolve(x, merged['params']['conv_1']['kernel'])
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12 * abs(expected).max())
 
 
 def test_the_result_of_adapters_is_an_ordinary_encoder(encoder):
-    trained, frozen = adapt(encoder.variables, jax.random.key(0), rank=4)
+    trained, frozen = adapt(encoder.variables, jax.random.key(0), rank=3)
     trained = jax.tree.map(lambda leaf: leaf + 0.01, trained)
     merged = merge(trained, frozen)
     shapes = jax.eval_shape(
@@ -147,14 +149,14 @@ def test_the_result_of_adapters_is_an_ordinary_encoder(encoder):
 
 def test_narrow_layers_have_adapters_as_narrow():
     variables = {'params': {'output': {'kernel': np.ones((5, 2), np.float32)}}}
-    trained, frozen = adapt(variables, jax.random.key(0), rank=8)
+    trained, frozen = finetuning.adapt(variables, jax.random.key(0), rank=8)
     shapes = {name: leaf.shape for name, leaf in trained['params']['output']['kernel'].items()}
     assert shapes == {'down': (5, 2), 'up': (2, 2)}
     np.testing.assert_array_equal(merge(trained, frozen)['params']['output']['kernel'], 1)
     with pytest.raises(ValueError, match='rank=0 must be at least 1'):
         adapt(variables, jax.random.key(0), rank=0)
     with pytest.raises(ValueError, match='no kernel'):
-        adapt(mean_rgb().variables, jax.random.key(0), rank=4)
+        adapt(mean_rgb().variables, jax.random.key(0), rank=3)
 
 
 def test_parts_can_be_stored(encoder, tmp_path):

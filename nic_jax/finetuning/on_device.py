@@ -79,7 +79,7 @@ def compiled(networks: Networks, mesh: Mesh) -> tuple[Callable, Callable]:
 
     def forward(trained, frozen, patches, cells, key):
         codes = encode(trained['encoder'], frozen['encoder'], patches, cells, key)
-        codes = jax.lax.with_sharding_constraint(codes, devices.replicated(mesh))
+        codes, cells = jax.lax.with_sharding_constraint((codes, cells), devices.replicated(mesh))
         grid = gradients.put_codes(gradients.empty_grid(networks), codes, cells)
         return gradients.slide_outputs(networks, trained['classifier'], frozen['classifier'], grid)
 
