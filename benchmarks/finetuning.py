@@ -1,0 +1,247 @@
+"""Time and memory of one slide's gradient into the encoder, by the number of its patches.
+
+    python benchmarks/finetuning.py
+    python benchmarks/finetuning.py --encoder=published --patches=4096,40000,160000 --chunk=512
+
+Three ways: pixels on the device, streamed from the host, and plain backpropagation through all
+patches at once, as long as its compiled temporary memory is less than --plain_MiB. Each way and
+number in a process of its own: once to compile, then the best of --repeat. Patches are decoded from
+JPEG when they are read. `forward_s` is the same loss without gradients; `share_of_input` is what
+the calling thread waits for pixels, in a batch of three slides. The small encoder takes patches of
+32 px (three convolutions, 16 features), the published one 128 px (128 features); the default model
+classifies. The record goes to benchmarks/results/finetuning.json.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import os
+import pathlib
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+
+import imagecodecs
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nic_jax import devices
+from nic_jax.classifiers.losses import data_loss
+from nic_jax.classifiers.models import build_network
+from nic_jax.classifiers.trained import initial_variables
+from nic_jax.encoders.architectures import encoder_network
+from nic_jax.encoders.conv import conv_encoder
+from nic_jax.encoders.objective import initial_encoder
+from nic_jax.finetuning import (
+    Networks,
+    Patches,
+    batch_value_and_gradient,
+    device_form,
+    everything,
+    merge,
+    on_device,
+    split,
+    streamed,
+    streamed_form,
+)
+
+WAYS = ('device', 'streamed', 'plain')
+TASK, TARGET = 'classification', np.int32(1)
+_KEEP_ALL = {  # what is compiled, so that looking at its memory does not compile it once more
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--patches', default='256,1024,4096,16384')
+    parser.add_argument('--encoder', default='small', choices=('small', 'published'))
+    parser.add_argument('--chunk', type=int, default=64)
+    parser.add_argument('--plain_MiB', type=int, default=2048)
+    parser.add_argument('--repeat', type=int, default=2)
+    parser.add_argument('--only', help='used by this program itself: WAY/PATCHES')
+    asked = parser.parse_args()
+    if asked.only:
+        way, patches = asked.only.split('/')
+        print(json.dumps(measure(way, int(patches), asked)))
+        return
+    found = {way: {} for way in WAYS}
+    with tempfile.TemporaryDirectory() as compiled:
+        kept = {'JAX_COMPILATION_CACHE_DIR': compiled, **_KEEP_ALL}
+        for patches in asked.patches.split(','):
+            for way in WAYS:
+                told = subprocess.run(
+                    [sys.executable, __file__, *sys.argv[1:], f'--only={way}/{patches}'],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    env=os.environ | kept,
+                ).stdout
+                found[way][patches] = json.loads(told.splitlines()[-1])
+                print(way, patches, found[way][patches], flush=True)
+    record = {
+        'command': shlex.join(['python', *sys.argv]),
+        'date': datetime.date.today().isoformat(),
+        'machine': f'{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}',
+        'load_average': round(os.getloadavg()[1], 1),
+        'encoder': asked.encoder,
+        'chunk': asked.chunk,
+        'ways': found,
+    }
+    path = pathlib.Path(__file__).parent / 'results' / 'finetuning.json'
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+
+
+def measure(way: str, count: int, asked: argparse.Namespace) -> dict:
+    largest = max(map(int, asked.patches.split(',')))
+    networks, trees, size = _networks(asked.encoder, largest)
+    slide, key = _slide(count, size, networks.crop), jax.random.key(0)
+    if way == 'plain':
+        return _plain(networks, trees, slide, asked)
+    temporary = _temporary(way, networks, trees, count, size, asked.chunk)
+    form = {'device': device_form, 'streamed': streamed_form}[way](networks, chunk=asked.chunk)
+    target = jax.device_put(TARGET)
+    forward, seconds = _timed(form, trees, form.load(slide), target, key, asked.repeat)
+    began = time.perf_counter()
+    slides, targets = [(form, slide)] * 3, np.full(3, TARGET)
+    batch = batch_value_and_gradient(*trees, slides, targets, key, task=TASK)
+    elapsed = time.perf_counter() - began
+    return {
+        'temporary_MiB': _mib(temporary),
+        **_peaks(),
+        'seconds': round(seconds, 3),
+        'patches_per_s': round(count / seconds, 1),
+        'forward_s': round(forward, 3),
+        'of_forward': round(seconds / forward, 2),
+        'share_of_input': round(batch.waited / elapsed, 3),
+    }
+
+
+def _timed(form, trees, loaded, target, key, repeat) -> tuple[float, float]:
+    """Seconds of the loss without its gradient, and with it."""
+    return (
+        _best(lambda: form.outputs(*trees, loaded, key)[0], repeat),
+        _best(
+            lambda: form.value_and_gradient(*trees, loaded, target, key, task=TASK).gradient,
+            repeat,
+        ),
+    )
+
+
+def _plain(networks, trees, slide, asked) -> dict:
+    """Plain backpropagation; its time where it fits."""
+    count = len(slide.cells)
+
+    def loss(trained, frozen, patches):
+        variables = {name: merge(trained[name], frozen[name]) for name in trained}
+        grid = jnp.zeros((networks.crop**2, networks.code_size))
+        grid = grid.at[slide.cells].set(networks.encode(variables['encoder'], patches))
+        codes = grid.reshape(1, networks.crop, networks.crop, -1)
+        outputs = networks.classify(variables['classifier'], codes)
+        return data_loss(outputs, TARGET[None], TASK)
+
+    patches = slide.read(0, count)
+    gradient = jax.jit(jax.value_and_grad(loss)).lower(*trees, patches).compile()
+    temporary = _mib(gradient.memory_analysis().temp_size_in_bytes)
+    if temporary > asked.plain_MiB:
+        return {'temporary_MiB': temporary}
+    patches = jax.device_put(patches)
+    seconds = _best(lambda: gradient(*trees, patches), asked.repeat)
+    return {
+        'temporary_MiB': temporary,
+        **_peaks(),
+        'seconds': round(seconds, 3),
+        'patches_per_s': round(count / seconds, 1),
+    }
+
+
+def _networks(name: str, largest: int) -> tuple[Networks, tuple, int]:
+    """Networks with random weights, (trained, frozen) of both, and the patches' size."""
+    if name == 'published':
+        size, crop = 128, 400
+        network = encoder_network(
+            'multitask', family='published', patch_size=size, channels=3, code_size=128
+        )
+    else:
+        size, crop = 32, math.isqrt(largest - 1) + 1
+        network = encoder_network(
+            'supervised', family='pyramid', patch_size=size, channels=3, code_size=16
+        ) | {'widths': [8, 16, 32], 'dense': 0}
+    encoder = conv_encoder(name, network, initial_encoder(network, jax.random.key(0)), mpp=1.0)
+    classifier = build_network('spatial', {}, outputs=2, crop=crop)
+    head = initial_variables(classifier, jax.random.key(1), crop=crop, code_size=encoder.code_size)
+    parts = {'encoder': split(encoder.variables, everything), 'classifier': split(head, everything)}
+    trees = tuple({key: pair[side] for key, pair in parts.items()} for side in (0, 1))
+    trees = jax.device_put(trees, devices.replicated(devices.data_mesh()))
+    return Networks(encoder.apply, classifier.apply, encoder.code_size, crop), trees, size
+
+
+def _slide(count: int, size: int, crop: int) -> Patches:
+    """Patches that are decoded from JPEG, of which a few repeat."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (64, size // 8, size // 8, 3), np.uint8)
+    smooth = coarse.repeat(8, 1).repeat(8, 2)
+    files = [imagecodecs.jpeg8_encode(patch, level=80) for patch in smooth]
+
+    def read(start, stop):
+        return np.stack([imagecodecs.jpeg8_decode(files[k % 64]) for k in range(start, stop)])
+
+    return Patches(rng.permutation(crop**2)[:count].astype(np.int32), read)
+
+
+def _temporary(way, networks, trees, count, size, chunk) -> int:
+    """Bytes of the largest of the compiled functions."""
+    mesh, key = devices.data_mesh(), jax.random.key(0)
+    if way == 'device':
+        S = on_device.steps_of(count, chunk)
+        pixels = jax.ShapeDtypeStruct((S, chunk, size, size, 3), np.uint8)
+        cells = jax.ShapeDtypeStruct((S, chunk), np.int32)
+        gradient, _ = on_device.compiled(networks, mesh)
+        lowered = [gradient.lower(*trees, pixels, cells, TARGET, key, task=TASK)]
+    else:
+        part = (
+            jax.ShapeDtypeStruct((chunk, size, size, 3), np.uint8),
+            jax.ShapeDtypeStruct((chunk,), np.int32),
+        )
+        grid = jax.ShapeDtypeStruct((networks.crop**2, networks.code_size), np.float32)
+        _, encode, _, classify_back, encode_back = streamed.compiled(networks, mesh)
+        lowered = [
+            encode.lower(grid, part, *trees, key),
+            classify_back.lower(*trees, grid, TARGET, task=TASK),
+            encode_back.lower(trees[0]['encoder'], part, *trees, key, grid),
+        ]
+    return max(each.compile().memory_analysis().temp_size_in_bytes for each in lowered)
+
+
+def _best(function, repeat: int) -> float:
+    """Seconds of the fastest run but the first, which compiles."""
+    seconds = []
+    for _ in range(repeat + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(function())
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def _peaks() -> dict[str, int]:
+    """The most memory that the process has held (Linux), and the device where it tells."""
+    status = pathlib.Path('/proc/self/status').read_text()
+    peaks = {'peak_MiB': _mib(1024 * int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]))}
+    if stats := jax.devices()[0].memory_stats():
+        peaks['peak_device_MiB'] = _mib(stats['peak_bytes_in_use'])
+    return peaks
+
+
+def _mib(count: int) -> int:
+    return round(count / 2**20)
+
+
+if __name__ == '__main__':
+    main()
