@@ -28,12 +28,13 @@ Time, on one core of two that were shared with other work: 2,000 slides are writ
 10 GB; 500 patches a second are encoded with a published encoder, half an hour for the 1,200 slides
 of the default study; `spatial` trains 6 steps a second, 9 minutes for the four folds of a label.
 
-Result, test AUC on `nic_multitask4`, one initialisation (PatchCamelyon, 400 training slides,
-CAMELYON16's outlines): presence `spatial` .839, `attention_cnn` .852, `abmil` .842, `mean` .818,
-`cnn` .762, all but the last ties with the best; arrangement `spatial` .930 (1.000 for 31 tiles and
-more, .817 for 8 to 30), all others at chance, as is `spatial` (.534, one fold) with shuffled cells.
-With 16 epochs `spatial` had .857 and .894; its validation loss prefers 40. Of `train_size`, 100 to
-400 slides were run (README); 800, `stride` and `transformer` have not been run to the end yet.
+Result, test AUC on `nic_multitask4`, mean (sd) of two initialisations (PatchCamelyon, 400 training
+slides, CAMELYON16's outlines): presence `spatial` .842 (.005), `abmil` .845 (.005), `mean` .814
+(.007), `cnn` .741 (.029), `attention_cnn` .728 (.174), the first three ties; arrangement `spatial`
+.936 (.008) (1.000 for 31 tiles and more, .81 for 8 to 30), all others at chance, as is `spatial`
+(.534, one fold) with shuffled cells. `benchmarks/mosaic_bound.py` tells how much of that is lost in
+the codes; the README, where the networks look. Of `train_size`, 100 to 400 slides were run
+(README); 800, `stride` and `transformer` have not been run to the end yet.
 """
 
 from nic_jax import config as defaults
