@@ -35,6 +35,7 @@ from nic_jax.finetuning import (
     last_layers,
     per_patch,
     split,
+    streamed,
     streamed_form,
 )
 from nic_jax.finetuning.gradients import chunk_cells
@@ -342,7 +343,7 @@ def test_streaming_holds_a_few_chunks_whatever_the_number():
     form = streamed_form(networks, chunk=8, workers=2)
     pixels = toy_slides.patches(8, crop=32).read(0, 8)
     peaks = []
-    for count in (64, 512):
+    for count in (64, 192):
         held = []
 
         def read(start, stop, held=held):
@@ -356,6 +357,26 @@ def test_streaming_holds_a_few_chunks_whatever_the_number():
         peaks.append(max(held))
     # Three that are read ahead, one that is computed, one that waits behind it, one in between.
     assert max(peaks) <= 6 * pixels.nbytes
+
+
+def test_a_chunk_is_begun_when_the_one_before_the_last_is_done():
+    done = []
+
+    class Mark:
+        def __init__(self, chunk):
+            self.chunk = chunk
+
+        def block_until_ready(self):
+            done.append(self.chunk)
+
+    def begin(carried, chunk):
+        assert set(range(chunk - 1)) <= set(done)
+        assert chunk - 1 not in done  # it may run still
+        return carried + chunk, Mark(chunk)
+
+    carried, waited = streamed.each(iter(range(10)), 6, begin, 100)
+    assert carried == 100 + sum(range(6))
+    assert 0 <= waited < 1
 
 
 def test_crops_of_different_sizes_compile_once():

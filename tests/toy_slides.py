@@ -15,7 +15,9 @@ def patches(count=10, *, seed=0, size=P, crop=R):
     """Random patches, each in a cell of its own, in no order."""
     rng = np.random.default_rng((seed, count))
     pixels = rng.integers(0, 256, (count, size, size, 3), np.uint8)
-    cells = rng.permutation(crop**2)[:count].astype(np.int32)
+    # The last cell always: what fills up a chunk, beyond it, must not be taken for it.
+    others = rng.permutation(crop**2 - 1)
+    cells = rng.permutation([crop**2 - 1, *others][:count]).astype(np.int32)
     return Patches(cells, lambda start, stop: pixels[start:stop])
 
 

@@ -92,7 +92,7 @@ def compiled(networks: Networks, mesh: Mesh) -> tuple[Callable, Callable]:
 
 
 def steps_of(patches: int, chunk: int) -> int:
-    """S for so many patches: 1, 2, 3, 4, 6, 8, 12, 16, 24 …; chunks too many cost nothing."""
+    """S for so many patches: 1, 2, 3, 4, 6, 8, 12, 16, 24 …; empty chunks cost next to nothing."""
     steps = max(1, -(-patches // chunk))
     power = 1 << (steps - 1).bit_length()
     return 3 * power // 4 if power >= 4 and 4 * steps <= 3 * power else power

@@ -58,17 +58,17 @@ def streamed_form(
     def outputs(trained, frozen, patches, key):
         steps = -(-len(patches.cells) // chunk)
         with stream(patches, steps, 1) as chunks:
-            grid, waited = _each(chunks, steps, encode, start(), trained, frozen, key)
+            grid, waited = each(chunks, steps, encode, start(), trained, frozen, key)
         return classify(trained, frozen, grid), waited
 
     def value_and_gradient(trained, frozen, patches, target, key, *, task):
         steps = -(-len(patches.cells) // chunk)
         passes = 2 if jax.tree.leaves(trained['encoder']) else 1
         with stream(patches, steps, passes) as chunks:
-            grid, waited = _each(chunks, steps, encode, start(), trained, frozen, key)
+            grid, waited = each(chunks, steps, encode, start(), trained, frozen, key)
             loss, found, gradient, by_grid = classify_back(trained, frozen, grid, target, task=task)
             if passes == 2:
-                total, again = _each(
+                total, again = each(
                     chunks, steps, encode_back, gradient['encoder'], trained, frozen, key, by_grid
                 )
                 gradient, waited = {**gradient, 'encoder': total}, waited + again
@@ -139,10 +139,18 @@ def compiled(networks: Networks, mesh: Mesh) -> tuple[Callable, ...]:
     )
 
 
-def _each(
+def each(
     chunks: Iterator, steps: int, function: Callable, carried: Array, *others
 ) -> tuple[Array, float]:
-    """Carries an array through the next `steps` chunks: (the last one, seconds waited)."""
+    """Carries an array through the next `steps` chunks: (the last one, seconds waited).
+
+    Args:
+        chunks: Of which the next are taken.
+        steps: How many.
+        function: (carried, chunk, *others) -> (carried, mark), as of `compiled`.
+        carried: At first.
+        others: The same for all chunks.
+    """
     waited, marks = 0.0, []
     for _ in range(steps):
         began = time.perf_counter()
@@ -150,8 +158,9 @@ def _each(
         waited += time.perf_counter() - began
         carried, mark = function(carried, chunk, *others)
         # One chunk waits behind the running one: the device stays busy, and does not fill up.
-        marks = [*marks[-1:], mark]
-        jax.block_until_ready(marks[0])
+        marks = [*marks, mark]
+        if len(marks) > 1:
+            jax.block_until_ready(marks.pop(0))
     return carried, waited
 
 
