@@ -205,11 +205,6 @@ def _target(config: Config, dataset: Dataset, index: int, *, foretold: Any) -> i
     return names.index(foretold)
 
 
-def only(explained: Explained, units: Sequence[Unit]) -> Explained:
-    """The same with some of its units."""
-    return dataclasses.replace(explained, units=units)
-
-
 def record(explained: Explained, unit: Unit) -> dict[str, Any]:
     """What is told of a slide beside its maps."""
     found = dict(unit.prediction)

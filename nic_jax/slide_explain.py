@@ -1,6 +1,7 @@
 """Saliency of slides: a folder each, with what opens in xarray, QuPath and a browser."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -114,7 +115,7 @@ def explain_all(config: Config, explained: Explained) -> bool:
                 )
                 progress.console.print(f'explain: {entry.slide_id}: {error}')
     kept = [unit for unit in explained.units if unit not in failed]
-    explained = explain_stage.only(explained, kept)
+    explained = dataclasses.replace(explained, units=kept)
     path = localise(
         explained,
         lambda unit: open_saliency(_folder(explained, unit) / MAPS)[0],

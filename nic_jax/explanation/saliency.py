@@ -81,12 +81,14 @@ def explain(
     square = cover(grid.shape, window=first.settings.crop, jump=jump)
     sums = {name: np.zeros(grid.shape, np.float64) for name in methods}
     versions = first.settings.versions
+    # Weights are drawn, and sent to the device, once for all versions.
+    makers = [
+        (name, _method(name, trained, settings, target)) for trained in networks for name in methods
+    ]
     for version in versions:
         codes = read(grid, square, version)
-        for trained in networks:
-            for name in methods:
-                found = _method(name, trained, settings, target)(codes, square)
-                sums[name] += on_grid(found, grid, square, version)
+        for name, make in makers:
+            sums[name] += on_grid(make(codes, square), grid, square, version)
     count = len(versions) * len(networks)
     return {
         name: np.where(grid.encoded, total / count, np.nan).astype(np.float32)
@@ -99,13 +101,13 @@ def _method(
 ) -> Callable[[np.ndarray, Square], np.ndarray]:
     """What makes a map of a turned grid in its square."""
     network, variables = trained.network, trained.variables
+    if name == 'grad_cam_random':
+        variables = randomised(trained)
+    variables = jax.device_put(variables)
     asked: dict[str, Any] = {'task': trained.task, 'target': target}
     if name == 'attention':
         return functools.partial(attention, network, variables)
-    if name == 'grad_cam':
-        return functools.partial(grad_cam, network, variables, layer=settings.layer, **asked)
-    if name == 'grad_cam_random':
-        variables = randomised(trained)
+    if name in ('grad_cam', 'grad_cam_random'):
         return functools.partial(grad_cam, network, variables, layer=settings.layer, **asked)
     if name == 'occlusion':
         return functools.partial(occlusion, network, variables, block=settings.block, **asked)
