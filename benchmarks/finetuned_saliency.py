@@ -27,7 +27,8 @@ from nic_jax.evaluation.localisation import average_precision
 from nic_jax.explanation import ExplainSettings, draw_overlay, explain, read_thumbnail
 from nic_jax.explanation.references import lesion_cells, read_regions
 from nic_jax.finetuning.encoded import encode_slide
-from nic_jax.finetuning.slide_pixels import OpenSlides, PixelCache, SlidePixels
+from nic_jax.finetuning.pixels import PixelCache
+from nic_jax.finetuning.slide_pixels import OpenSlides, SlidePixels
 from nic_jax.grids.reading import open_grid
 from nic_jax.report.pictures import new_figure, save
 from nic_jax.slides.slide import open_slide

@@ -125,7 +125,6 @@ def cohort() -> ml_collections.ConfigDict:
     config.classifier.update(RECIPE)
     config.cnn.update(learning_rate=1e-2, l2=1e-5, weight_decay=0.0, momentum=0.9)
     config.attention_cnn.update(weight_decay=1e-2)
-    config.finetune = from_dataclass(FinetuneSettings)  # of the stage that is not run unasked
     return config
 
 
@@ -262,6 +261,7 @@ def _add_models(config: ml_collections.ConfigDict, model: str) -> None:
     config.explain.patches = 12  # the strongest of each slide, in its sheet
     config.explain.heat_map = False  # at the slide's full resolution too, as OME-TIFF
     config.explain.valid_slides = 50  # of each fold, that the post-processing is chosen on
+    config.finetune = from_dataclass(FinetuneSettings)  # of the stage that is not run unasked
     for name in NETWORKS:
         config[name] = ml_collections.ConfigDict()
         for field, default in network_fields(name).items():

@@ -8,7 +8,6 @@ and sees the same training and validation slides.
 """
 
 import collections
-import contextlib
 import functools
 import json
 import pathlib
@@ -19,97 +18,98 @@ import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import cohort, options, progress, workdir
+from nic_jax import progress, sweeps, workdir
 from nic_jax.classifiers.cross_validation import Dataset, prediction_rows
 from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import load_trained
-from nic_jax.compression.compress import grid_path
+from nic_jax.encoders.encoder import Encoder
 from nic_jax.evaluation import predictions
 from nic_jax.finetuning.encoded import encode_slide
+from nic_jax.finetuning.pixels import Pixels
 from nic_jax.finetuning.settings import FinetuneSettings
-from nic_jax.finetuning.slide_pixels import OpenSlides, PixelCache, SlidePixels
 from nic_jax.finetuning.training import Tuned, finetune
 from nic_jax.folds import subset_cases
-from nic_jax.grids import open as open_grid
-from nic_jax.slide_datasets import datasets, entries
-from nic_jax.slide_encoders import AskedEncoder, asked_encoders
-from nic_jax.slides.slide import open_slide
 
 Config = ml_collections.ConfigDict
 
 
-def finetune_all(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
-    """Trains every encoder, label, model, seed and fold that is not yet; predicts the hold-outs."""
-    finished = True
-    for asked in asked_encoders(config):
-        found, _ = datasets(config, home, asked.folder)
-        for dataset in found:
-            for model in options.models(config):
-                finished &= _finetune(config, home, asked, dataset, model, overwrite=overwrite)
-    return finished
-
-
-def _finetune(
+def finetune_all(
     config: Config,
     home: pathlib.Path,
-    asked: AskedEncoder,
+    folder: pathlib.Path,
+    encoder: Encoder,
     dataset: Dataset,
     model: str,
+    pixels: Sequence[Pixels],
     *,
     overwrite: bool,
 ) -> bool:
-    """Trains a model on a label; False while other processes still train some of its folds."""
-    encoder, settings = asked.load(home), FinetuneSettings(**config.finetune)
-    names = [workdir.file_name(name) for name in (dataset.label_name, model)]
-    base = home.joinpath(asked.folder, 'classifier', *names)
-    place = home.joinpath(asked.folder, 'finetune', *names)
-    told = {'encoder': asked.folder, 'label_name': dataset.label_name, 'model': model}
+    """Trains every seed and fold of a model on a label that is not yet; predicts the hold-outs.
+
+    Args:
+        config: The experiment's.
+        home: The workdir.
+        folder: The encoder's grids and classifiers.
+        encoder: To begin with.
+        dataset: Its grids, and what is known of them.
+        model: The classifier's name.
+        pixels: Of each grid of the data set.
+        overwrite: Replace what other settings have trained.
+
+    Returns:
+        False while other processes still train some folds.
+    """
+    settings = FinetuneSettings(**config.finetune)
+    told = {
+        'encoder': folder.name,
+        'label_name': dataset.label_name,
+        'model': model + sweeps.suffix(config, model),
+    }
     title = ', '.join(told.values())
-    folds = tuple(config.cohort.only_folds) or tuple(range(len(dataset.folds)))
+    names = [workdir.file_name(told[key]) for key in ('label_name', 'model')]
+    base, place = folder.joinpath('classifier', *names), folder.joinpath('finetune', *names)
+    only_folds = config.cohort.only_folds if 'cohort' in config else ()
+    folds = tuple(only_folds) or tuple(range(len(dataset.folds)))
     rows, waiting = [], 0
-    with contextlib.closing(OpenSlides()) as opened:
-        pixels = _pixels(config, home, asked, dataset, opened, cache_gb=settings.cache_gb)
-        for seed in config.classifier.seeds:
-            scores = collections.defaultdict(dict)  # slide -> {fold: scores}
-            for number in folds:
-                here = f'seed_{seed}/fold_{number}'
-                fold = subset_cases(
-                    dataset.folds[number],
-                    dataset.case_ids,
-                    dataset.targets,
-                    slides=config.classifier.train_slides,
-                    task=dataset.task,
-                    seed=number,
+    for seed in config.classifier.seeds:
+        scores = collections.defaultdict(dict)  # slide -> {fold: scores}
+        for number in folds:
+            here = f'seed_{seed}/fold_{number}'
+            fold = subset_cases(
+                dataset.folds[number],
+                dataset.case_ids,
+                dataset.targets,
+                slides=config.classifier.train_slides,
+                task=dataset.task,
+                seed=number,
+            )
+            with workdir.lock(place, here) as free:
+                if not free:
+                    waiting += 1
+                    continue
+                tuned = finetune(
+                    encoder,
+                    load_trained(base / here),
+                    train=dataset.examples(fold.train),
+                    valid=dataset.examples(fold.valid),
+                    train_pixels=[pixels[index] for index in fold.train],
+                    valid_pixels=[pixels[index] for index in fold.valid],
+                    settings=settings,
+                    seed=seed,
+                    folder=place / here,
+                    report=functools.partial(_report, home, {**told, 'seed': seed, 'fold': number}),
+                    tell=lambda text: progress.console.print(f'finetune: {title}: {text}'),
+                    identity={**dataset.identity, 'label': dataset.label_name, 'fold': number},
+                    overwrite=overwrite,
                 )
-                with workdir.lock(place, here) as free:
-                    if not free:
-                        waiting += 1
-                        continue
-                    tuned = finetune(
-                        encoder,
-                        load_trained(base / here),
-                        train=dataset.examples(fold.train),
-                        valid=dataset.examples(fold.valid),
-                        train_pixels=[pixels[index] for index in fold.train],
-                        valid_pixels=[pixels[index] for index in fold.valid],
-                        settings=settings,
-                        seed=seed,
-                        folder=place / here,
-                        report=functools.partial(
-                            _report, home, {**told, 'seed': seed, 'fold': number}
-                        ),
-                        tell=lambda text: progress.console.print(f'finetune: {title}: {text}'),
-                        identity={**dataset.identity, 'label': dataset.label_name, 'fold': number},
-                        overwrite=overwrite,
-                    )
-                    found = _predict(
-                        tuned, dataset, pixels, fold.test, place / here / 'scores.json', settings
-                    )
-                for index, score in zip(fold.test.tolist(), found, strict=True):
-                    scores[index][number] = score
-            for index, by_fold in sorted(scores.items()):
-                mean = len(by_fold) == len(folds)
-                rows += prediction_rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
+                found = _predict(
+                    tuned, dataset, pixels, fold.test, place / here / 'scores.json', settings
+                )
+            for index, score in zip(fold.test.tolist(), found, strict=True):
+                scores[index][number] = score
+        for index, by_fold in sorted(scores.items()):
+            mean = len(by_fold) == len(folds)
+            rows += prediction_rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
     if waiting:
         progress.console.print(f'finetune: {title}: other processes still train some folds')
         return False
@@ -118,46 +118,10 @@ def _finetune(
     return True
 
 
-def _pixels(
-    config: Config,
-    home: pathlib.Path,
-    asked: AskedEncoder,
-    dataset: Dataset,
-    opened: OpenSlides,
-    *,
-    cache_gb: float,
-) -> list[SlidePixels]:
-    """What reads the pixels of each slide.
-
-    Raises:
-        ValueError: A slide's file is not at hand.
-    """
-    found = {entry.slide_id: entry for entry in entries(config)}
-    cache = PixelCache(int(cache_gb * 1e9))
-
-    def reader(entry: cohort.SlideEntry) -> SlidePixels:
-        if not entry.path.exists():
-            raise ValueError(
-                f'{entry.path} is not there: fine-tuning reads the pixels of every slide; leave '
-                f'{entry.slide_id} out of the table'
-            )
-        grid = open_grid(grid_path(home / asked.folder, entry.slide_id))
-        opener = functools.partial(open_slide, entry.path, mpp=grid.attributes['mpp_level0'])
-        return SlidePixels(
-            entry.slide_id,
-            functools.partial(opened.get, entry.slide_id, opener),
-            grid.encoded,
-            grid.attributes,
-            cache,
-        )
-
-    return [reader(found[grid.slide_id]) for grid in dataset.grids]
-
-
 def _predict(
     tuned: Tuned,
     dataset: Dataset,
-    pixels: Sequence[SlidePixels],
+    pixels: Sequence[Pixels],
     indices: np.ndarray,
     path: pathlib.Path,
     settings: FinetuneSettings,
@@ -168,8 +132,8 @@ def _predict(
     encoder, classifier = tuned
     encode = jax.jit(functools.partial(encoder.apply, encoder.variables))
     # As many layers of codes as the grids have that the classifier was trained on.
-    layout = dataset.identity.get('turn_grids') or encoder.turn_invariant
-    versions = 1 if layout else max(classifier.settings.versions) + 1
+    layout_alone = dataset.identity.get('turn_grids') or not pixels[0].turns_patches
+    versions = 1 if layout_alone else max(classifier.settings.versions) + 1
     scores = []
     for index in indices:
         grid = encode_slide(pixels[index], encode, versions=versions, chunk=settings.chunk)

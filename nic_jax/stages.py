@@ -22,9 +22,11 @@ from nic_jax import (
     options,
     progress,
     slide_explain,
+    slide_finetune,
     slide_stages,
     sweeps,
     synthetic_explain,
+    synthetic_finetune,
     synthetic_stages,
     tile_stages,
     workdir,
@@ -202,10 +204,22 @@ def explain(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
 
 
 def finetune(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
-    """Trains encoders and classifiers together on the slides' pixels."""
+    """Trains encoders and classifiers together, from the pixels of slides or images."""
     if 'finetune' not in config:
-        raise ValueError('fine-tuning is for experiments that learn from slides')
-    return finetune_stage.finetune_all(config, home, overwrite=overwrite)
+        raise ValueError('this experiment has no networks on grids to train with an encoder')
+    tuned, finished = slide_finetune if 'slides' in config else synthetic_finetune, True
+    for folder in _source(config, 'encoder_folders')(config, home):
+        encoder = tuned.encoder(config, home, folder.name)
+        if not encoder.variables.get('params'):
+            progress.console.print(f'finetune: {folder.name} has no weights to train')
+            continue
+        datasets, _ = _source(config, 'datasets')(config, home, folder.name)
+        for dataset, model in itertools.product(datasets, options.models(config)):
+            with tuned.pixels(config, home, folder.name, dataset) as pixels:
+                finished &= finetune_stage.finetune_all(
+                    config, home, folder, encoder, dataset, model, pixels, overwrite=overwrite
+                )
+    return finished
 
 
 STAGES = {

@@ -21,8 +21,9 @@ from nic_jax.encoders.architectures import encoder_network
 from nic_jax.encoders.conv import conv_encoder, module
 from nic_jax.encoders.storage import load_encoder, read_encoder
 from nic_jax.finetuning.encoded import encode_slide
+from nic_jax.finetuning.pixels import PixelCache
 from nic_jax.finetuning.settings import FinetuneSettings
-from nic_jax.finetuning.slide_pixels import OpenSlides, PixelCache, SlidePixels
+from nic_jax.finetuning.slide_pixels import OpenSlides, SlidePixels
 from nic_jax.finetuning.training import finetune
 from nic_jax.grids.versions import turn_back
 from nic_jax.slides.slide import open_slide

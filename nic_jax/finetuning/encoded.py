@@ -1,16 +1,20 @@
 """Slides as an encoder that is being trained sees them: grids in memory."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from nic_jax.classifiers.batches import Draw
-from nic_jax.finetuning.slide_pixels import SlidePixels
+from nic_jax.finetuning.pixels import Pixels
 from nic_jax.grids import turn
 from nic_jax.grids.reading import overlap
+from nic_jax.prefetch import map_ahead
 
+_WORKERS = 2  # threads that read: encoding takes longer than decoding
 Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [B, P, P, channels] -> [B, C]
 
 
@@ -54,7 +58,7 @@ class EncodedGrid:
         return turn(square, version)
 
 
-def encode_slide(pixels: SlidePixels, encode: Encode, *, versions: int, chunk: int) -> EncodedGrid:
+def encode_slide(pixels: Pixels, encode: Encode, *, versions: int, chunk: int) -> EncodedGrid:
     """Encodes a slide's cells in its versions.
 
     Args:
@@ -66,15 +70,19 @@ def encode_slide(pixels: SlidePixels, encode: Encode, *, versions: int, chunk: i
     count, side = int(pixels.encoded.sum()), max(pixels.encoded.shape)
     patches = pixels.crop(Draw(0, 0, 0, version=0), size=side)
     rows, columns = np.divmod(patches.cells, side)
-    codes = None
-    for start in range(0, count, chunk):
+
+    def read(start: int) -> np.ndarray:
         part = patches.read(start, min(start + chunk, count))
-        filled = np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
-        place = rows[start : start + len(part)], columns[start : start + len(part)]
-        for version in range(versions):
-            turned = np.ascontiguousarray(turn(filled, version, axes=(1, 2)))
-            found = np.asarray(encode(turned))[: len(part)]
-            if codes is None:
-                codes = np.zeros((versions, *pixels.encoded.shape, found.shape[-1]), np.float32)
-            codes[version][place] = found
+        return np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
+
+    starts, found = range(0, count, chunk), []
+    parts = map_ahead(read, starts, workers=_WORKERS, ahead=_WORKERS + 1)
+    with contextlib.closing(parts):
+        for part in parts:
+            turned = (turn(part, version, axes=(1, 2)) for version in range(versions))
+            found.append([encode(np.ascontiguousarray(patches)) for patches in turned])
+            jax.block_until_ready(found[-2:][0])  # one chunk waits behind the running one
+    by_patch = np.concatenate([np.stack(codes) for codes in found], axis=1)[:, :count]
+    codes = np.zeros((versions, *pixels.encoded.shape, by_patch.shape[-1]), np.float32)
+    codes[:, rows, columns] = by_patch
     return EncodedGrid(pixels.slide_id, pixels.encoded, codes)

@@ -1,6 +1,7 @@
 """Training an encoder and a classifier together, from slides' labels, to the best validation."""
 
 import dataclasses
+import math
 import pathlib
 import shutil
 import time
@@ -24,8 +25,8 @@ from nic_jax.finetuning.encoded import EncodedGrid, encode_slide
 from nic_jax.finetuning.gradients import Networks, choose_form, device_memory, per_patch
 from nic_jax.finetuning.on_device import device_form
 from nic_jax.finetuning.optimization import divide, make_optimizer, update_of, without_encoder
+from nic_jax.finetuning.pixels import Pixels
 from nic_jax.finetuning.settings import FinetuneSettings
-from nic_jax.finetuning.slide_pixels import SlidePixels
 from nic_jax.finetuning.streamed import streamed_form
 from nic_jax.patches.augmentation import PRESETS
 
@@ -51,8 +52,8 @@ def finetune(
     *,
     train: Examples,
     valid: Examples,
-    train_pixels: Sequence[SlidePixels],
-    valid_pixels: Sequence[SlidePixels],
+    train_pixels: Sequence[Pixels],
+    valid_pixels: Sequence[Pixels],
     settings: FinetuneSettings,
     seed: int,
     folder: pathlib.Path,
@@ -116,10 +117,12 @@ def finetune(
         crop=crop,
         augment=per_patch(PRESETS[settings.augmentation]),
     )
-    size = train_pixels[0].patch_size
     most = max(int(each.encoded.sum()) for each in train_pixels)
     chosen, why = choose_form(
-        min(most, crop**2), 3 * size**2, device_memory(mesh), forced=settings.form
+        min(most, crop**2),
+        math.prod(train_pixels[0].patch_shape),
+        device_memory(mesh),
+        forced=settings.form,
     )
     tell(why)
     build = device_form if chosen == 'device' else streamed_form

@@ -1,0 +1,98 @@
+"""What fine-tuning asks of any image: the patches behind a crop of its grid."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from nic_jax.classifiers.batches import Draw
+from nic_jax.finetuning.gradients import Patches
+from nic_jax.grids import turn
+from nic_jax.grids.reading import overlap
+
+Read = Callable[[int, int], np.ndarray]  # (start, stop) -> uint8 [n, P, P, channels]
+
+
+class Pixels(Protocol):
+    """An image whose patches can be read.
+
+    Attributes:
+        slide_id: Its name.
+        encoded: Cells that are encoded, bool `[H, W]`.
+        patch_shape: P, P, channels.
+        turns_patches: Whether a version turns each patch with the layout, or the layout alone.
+    """
+
+    slide_id: str
+    encoded: np.ndarray
+    patch_shape: tuple[int, int, int]
+    turns_patches: bool
+
+    def crop(self, draw: Draw, *, size: int) -> Patches:
+        """The patches of a crop, and the places of their codes in it.
+
+        Args:
+            draw: Where the crop lies, and how it is turned.
+            size: R, cells along the crop's side.
+        """
+
+
+class PixelCache:
+    """Patches of whole crops in memory, as far as a budget goes; others are read each time."""
+
+    def __init__(self, budget: int):
+        """Takes at most `budget` bytes."""
+        self._left, self._kept, self._lock = budget, {}, threading.Lock()
+
+    def reader(self, key: Any, count: int, nbytes: int, read: Read) -> Read:
+        """What reads the patches of a crop, from memory where they fit.
+
+        Args:
+            key: Of the crop.
+            count: Its patches.
+            nbytes: Of one patch.
+            read: From the image.
+        """
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None:
+                if count * nbytes > self._left:
+                    return read
+                self._left -= count * nbytes
+        if kept is None:
+            kept = read(0, count)
+            with self._lock:
+                kept = self._kept.setdefault(key, kept)
+        return lambda start, stop: kept[start:stop]
+
+
+def inside_crop(encoded: np.ndarray, draw: Draw, *, size: int) -> np.ndarray:
+    """Encoded cells that a crop takes in, bool `[H, W]`."""
+    rows, _ = overlap(draw.top, size, encoded.shape[0])
+    columns, _ = overlap(draw.left, size, encoded.shape[1])
+    inside = np.zeros_like(encoded)
+    inside[rows, columns] = encoded[rows, columns]
+    return inside
+
+
+def crop_places(cells: np.ndarray, shape: tuple[int, int], draw: Draw, *, size: int) -> np.ndarray:
+    """Where cells come to lie in a crop that is turned: y·R + x of each, int32 `[N]`.
+
+    Args:
+        cells: [N, 2], all inside the crop.
+        shape: H and W of the grid.
+        draw: Of the crop.
+        size: R.
+    """
+    rows, into_rows = overlap(draw.top, size, shape[0])
+    columns, into_columns = overlap(draw.left, size, shape[1])
+    number = np.full(shape, -1)
+    number[tuple(cells.T)] = np.arange(len(cells))
+    placed = np.full((size, size), -1)
+    placed[into_rows, into_columns] = number[rows, columns]
+    turned = turn(placed, draw.version).ravel()  # [R²], which patch is where
+    (where,) = np.nonzero(turned >= 0)
+    places = np.empty(len(cells), np.int32)
+    places[turned[where]] = where
+    return places
