@@ -422,6 +422,28 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
     assert {row['encoder'] for row in table} == {'small', 'small, fine-tuned'}
 
 
+def test_synthetic_images_are_tuned_from_their_labels(program, synthetic, tmp_path):
+    shutil.copytree(synthetic, tmp_path, dirs_exist_ok=True)
+    printed = program.run(
+        tmp_path,
+        SYNTHETIC[0],
+        SYNTHETIC[2],
+        '--config.encoder=bigan,mean',
+        '--config.classifier.seeds=(0,)',
+        *(f'--config.finetune.{name}=2' for name in ('steps', 'slides', 'valid_every')),
+        '--config.finetune.hold=0',
+        '--config.finetune.chunk=400',
+        '--stages=finetune,evaluate',
+    )
+    assert 'mean has no weights to train' in printed
+    tuned = tmp_path / 'bigan' / 'finetune' / 'digit' / 'cnn'
+    rows = read_csv(tuned / 'predictions.csv')
+    assert len(rows) == 10  # test images
+    assert load_encoder(str(tuned / 'seed_0' / 'fold_0')).channels == 1
+    table = read_csv(tmp_path / 'report' / 'table.csv')
+    assert {row['encoder'] for row in table} == {'bigan', 'bigan, fine-tuned', 'mean'}
+
+
 def test_a_broken_slide_is_named_and_the_others_go_on(program, cohort, slides, tmp_path):
     shutil.copytree(cohort, tmp_path, dirs_exist_ok=True)
     before = cohort_predictions(tmp_path, 'grade')

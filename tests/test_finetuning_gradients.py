@@ -266,6 +266,32 @@ def test_stored_variables_get_the_gradient_of_the_plain_network(
         assert np.linalg.norm(got - wanted) < 1e-3 * np.linalg.norm(wanted), name
 
 
+@pytest.mark.parametrize(('kind', 'size'), [('published', 64), ('pyramid', 16)])
+def test_half_precision_turns_no_gradient_of_a_layer_by_much(shared, kind, size):
+    encoder = real_encoder(kind, shared)
+    classify, head = toy_slides.classifier(code_size=encoder.code_size, outputs=2)
+    single = Networks(encoder.apply, classify, encoder.code_size, crop=toy_slides.R)
+    half = dataclasses.replace(single, half=True)
+    variables = {'encoder': encoder.variables, 'classifier': head}
+    trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
+    slide, key = toy_slides.patches(9, size=size), jax.random.key(0)
+    # Bright, as tissue is: pixels far from 0 are what bfloat16 is worst at.
+    bright = Patches(slide.cells, lambda *span: 128 + slide.read(*span) // 2)
+    for build in FORMS:
+        wanted, got = (
+            gradient_of(build(networks, chunk=5), trees, bright, 1, key).gradient
+            for networks in (single, half)
+        )
+        assert not np.array_equal(*(jax.tree.leaves(tree['encoder'])[0] for tree in (wanted, got)))
+        for (name, one), other in zip(
+            jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(got), strict=True
+        ):
+            assert other.dtype == np.float32
+            # bfloat16 has 8 bits: terms are off by .2 to .4 %, and some sums cancel.
+            off = np.linalg.norm(other - one) / np.linalg.norm(one)
+            assert off < 0.15, jax.tree_util.keystr(name)
+
+
 def test_an_encoder_without_weights_trains_the_classifier_alone():
     encoder = mean_rgb()
     classify, head = toy_slides.classifier()

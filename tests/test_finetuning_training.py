@@ -236,6 +236,19 @@ def test_last_layers_and_adapters_leave_the_rest(cohort, base, tmp_path):
         assert read.network == cohort.encoder.network
 
 
+def test_half_precision_trains_weights_in_single(cohort, base, tmp_path):
+    settings = dataclasses.replace(SETTINGS, precision='bfloat16', hold=0)
+    tuned = tune(cohort, base, tmp_path / 'half', settings)
+    exact = tune(cohort, base, tmp_path / 'single', dataclasses.replace(SETTINGS, hold=0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(tuned.encoder.variables)} == {np.dtype('f4')}
+    losses = [
+        [record['valid_loss'] for record in each.classifier.history] for each in (tuned, exact)
+    ]
+    assert losses[0][0] == losses[1][0]  # validation is in single precision
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+
+
 def test_survival_is_tuned_over_risk_sets(cohort, base, tmp_path):
     settings = dataclasses.replace(SETTINGS, slides=4)
     tuned = tune(cohort, base, tmp_path / 'risk', settings, task='survival')
@@ -247,5 +260,7 @@ def test_other_settings_are_refused(cohort, base, tmp_path):
     other = dataclasses.replace(SETTINGS, encoder_rate=1e-5)
     with pytest.raises(ValueError, match=r'finetuning\.encoder_rate'):
         tune(cohort, base, tmp_path / 'fold', other)
+    with pytest.raises(ValueError, match="precision='half' must be one of float32, bfloat16"):
+        FinetuneSettings(precision='half')
     with pytest.raises(ValueError, match='must be all, last:N or lora:R'):
         FinetuneSettings(encoder_trains='first:2')

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import zarr
 
+from nic_jax.classifiers.batches import Draw
 from nic_jax.compression.images import compress_images
 from nic_jax.encoders.mean_rgb import mean_rgb
+from nic_jax.finetuning.image_pixels import ImagePixels
 from nic_jax.grids import GridError, stack, turn
 from nic_jax.synthetic import rectangles
 from nic_jax.synthetic.digits import load_digits
@@ -149,3 +151,22 @@ def test_a_stack_too_large_for_memory_reads_alike(tmp_path, digits, monkeypatch)
     assert large.lesion_areas().tolist() == [mask.sum() for mask in small.masks]
     for left, right in zip(large.grids(), small.grids(), strict=True):
         np.testing.assert_array_equal(left.crop(-1, 2, 9, 5), right.crop(-1, 2, 9, 5))
+
+
+@pytest.mark.parametrize('stride', [9, 4])
+@pytest.mark.parametrize('version', [0, 3, 5])
+def test_fine_tuning_sees_the_patches_that_the_stack_has_codes_of(
+    tmp_path, digits, version, stride
+):
+    """Digits stay upright, whatever the version of the layout."""
+    study = dataclasses.replace(STUDY, stride=stride)
+    compress(tmp_path / 'train.zarr', digits, study=study)
+    grid = stack.open_stack(tmp_path / 'train.zarr').grids()[1]
+    pixels = ImagePixels(grid.slide_id, study, digits, seed=0, index=3)
+    np.testing.assert_array_equal(pixels.encoded, grid.encoded)
+    patches = pixels.crop(Draw(0, -2, 1, version=version), size=7)
+    found = np.zeros((49, 1), np.float32)
+    read = patches.read(0, len(patches.cells))
+    assert read.shape[1:] == pixels.patch_shape
+    found[patches.cells] = mean_rgb(channels=1).apply({}, read)
+    np.testing.assert_allclose(found.reshape(7, 7, 1), grid.crop(-2, 1, 7, version), atol=1e-3)

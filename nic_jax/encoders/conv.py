@@ -70,7 +70,10 @@ def scale(patches: jnp.ndarray) -> jnp.ndarray:
 def apply_folded(
     network: Mapping[str, Any], variables: Variables, patches: jnp.ndarray
 ) -> jnp.ndarray:
-    """Encodes uint8 `[B, P, P, channels]` to float32 `[B, C]`.
+    """Encodes `[B, P, P, channels]` of 0 … 255 to `[B, C]` in the precision of the weights.
+
+    Patches in bfloat16 are computed in it, with weights that are folded before they are rounded;
+    integers to 255 are exact in it.
 
     Raises:
         ValueError: P is neither the network's input size nor, where averaged, twice that.
@@ -79,17 +82,21 @@ def apply_folded(
     pool = patches.shape[1] // size
     if patches.shape[1] != pool * size or pool not in ((1, 2) if network['averaged'] else (1,)):
         raise ValueError(f'patches are {patches.shape[1]} px wide, the encoder takes {size} px')
-    layers, dense = _fold(network, variables, pool)
+    half = patches.dtype == jnp.bfloat16
+    # Around 0, or the derivative by the first kernel is a small difference of large sums.
+    centre = 128.0 if half else 0.0
+    layers, dense = _fold(network, variables, pool, centre)
+    dtype = patches.dtype if half else layers[0].kernel.dtype
 
+    # Weights are rounded where they are used: their derivatives are added up in their own type.
     def encode(layer_output, patches):
-        x = patches.astype(jnp.float32)
+        x = patches.astype(dtype) - centre
         for layer in layers:
-            x = _leaky(layer_output(x, layer), network['slope'])
+            x = _leaky(layer_output(x, layer), network['slope']).astype(dtype)
         x = x.reshape(x.shape[0], -1)
         for kernel, bias in dense[:-1]:
-            x = _leaky(x @ kernel + bias, network['slope'])
-        kernel, bias = dense[-1]
-        return x @ kernel + bias
+            x = _leaky(_product(x, kernel, bias), network['slope']).astype(dtype)
+        return _product(x, *dense[-1])
 
     def encode_on_cpu(patches):
         chunk = _CPU_CHUNK * max(1, (64 // size) ** 2)
@@ -107,8 +114,8 @@ def apply_folded(
     )
 
 
-def _fold(network: Mapping[str, Any], variables: Variables, pool: int):
-    """Folds scaling, 2×2 averaging and batch norm into the weights."""
+def _fold(network: Mapping[str, Any], variables: Variables, pool: int, centre: float):
+    """Folds the scaling of pixels less `centre`, 2×2 averaging and batch norm into the weights."""
     if network['norm_after'] and network['padding'] != 'VALID':
         raise ValueError('batch norm after the activation folds with padding VALID alone')
     params, stats = variables['params'], variables['batch_stats']
@@ -128,7 +135,7 @@ def _fold(network: Mapping[str, Any], variables: Variables, pool: int):
         return kernel * own_gain, bias * own_gain + own_shift
 
     channels, side = network['channels'], network['input_size']
-    gain, shift = jnp.full(channels, 1 / 127.5), jnp.full(channels, -1.0)
+    gain, shift = jnp.full(channels, 1 / 127.5), jnp.full(channels, centre / 127.5 - 1.0)
     layers = []
     for index, width in enumerate(network['widths']):
         raw = params[f'conv_{index}']
@@ -136,10 +143,10 @@ def _fold(network: Mapping[str, Any], variables: Variables, pool: int):
         factor = pool if index == 0 else 1
         if factor > 1:
             kernel = jnp.repeat(jnp.repeat(kernel, factor, 0), factor, 1) / factor**2
-        # 'SAME' pads the scaled image with 0, which is 127.5 in raw pixels.
+        # 'SAME' pads the scaled image with 0, which is 127.5 in pixels.
         padding, side = _padding(side, network['padding'])
         padding = (padding[0] * factor, padding[1] * factor)
-        fill = 127.5 if index == 0 else 0.0
+        fill = 127.5 - centre if index == 0 else 0.0
         layers.append(_Layer(kernel, bias, 2 * factor, padding, fill))
         if network['norm_after']:
             gain, shift = affine(index)
@@ -189,10 +196,11 @@ def _pad(x: jnp.ndarray, layer: _Layer) -> jnp.ndarray:
 def _as_convolution(x: jnp.ndarray, layer: _Layer) -> jnp.ndarray:
     dimensions = ('NHWC', 'HWIO', 'NHWC')
     strides = (layer.stride, layer.stride)
+    kernel = layer.kernel.astype(x.dtype)
     out = jax.lax.conv_general_dilated(
-        _pad(x, layer), layer.kernel, strides, 'VALID', dimension_numbers=dimensions
+        _pad(x, layer), kernel, strides, 'VALID', dimension_numbers=dimensions
     )
-    return out + layer.bias
+    return out.astype(layer.bias.dtype) + layer.bias
 
 
 def _as_product(x: jnp.ndarray, layer: _Layer) -> jnp.ndarray:
@@ -205,4 +213,9 @@ def _as_product(x: jnp.ndarray, layer: _Layer) -> jnp.ndarray:
     ]
     columns = jnp.concatenate(columns, axis=-1)  # [B, out, out, k·k·in]
     kernel = layer.kernel.reshape(-1, layer.kernel.shape[-1])
-    return columns @ kernel + layer.bias
+    return _product(columns, kernel, layer.bias)
+
+
+def _product(x: jnp.ndarray, kernel: jnp.ndarray, bias: jnp.ndarray) -> jnp.ndarray:
+    """x·kernel + bias in the bias's type, the product itself in that of x."""
+    return (x @ kernel.astype(x.dtype)).astype(bias.dtype) + bias

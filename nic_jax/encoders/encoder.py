@@ -24,7 +24,8 @@ class Encoder:
     Attributes:
         name: Names its folder in a workdir.
         apply: (variables, patches uint8 `[B, P, P, channels]`) -> codes float32 `[B, C]`. Pure and
-            jittable; the scaling of pixels is inside.
+            jittable; the scaling of pixels is inside. Patches may be of another type, 0 … 255; in
+            bfloat16, networks compute in it.
         variables: Its weights.
         network: What rebuilds `apply`; JSON values only.
         inputs: The (patch size in px, µm/px) it was made for, its own first. Empty: any.

@@ -46,6 +46,7 @@ class Networks:
     code_size: int
     crop: int
     augment: Callable[[Array, Array], Array] | None = None
+    half: bool = False
 
 
 class Patches(NamedTuple):
@@ -163,6 +164,8 @@ def chunk_codes(
     if networks.augment:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, cells)
         patches = jax.vmap(networks.augment)(keys, patches)
+    if networks.half:
+        patches = patches.astype(jnp.bfloat16)
     return networks.encode(merge(trained, frozen), patches)
 
 

@@ -5,6 +5,8 @@ import dataclasses
 from nic_jax.finetuning.gradients import FORMS
 from nic_jax.patches.augmentation import PRESETS
 
+PRECISIONS = ('float32', 'bfloat16')
+
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
@@ -23,6 +25,8 @@ class FinetuneSettings:
         clip: Largest norm of the gradient of both together.
         encoder_trains: 'all', 'last:N' (its last N layers), or 'lora:R' (adapters of rank R).
         form: 'device' or 'streamed'; None chooses by size.
+        precision: 'float32' or 'bfloat16', of what encodes patches in training; weights, sums and
+            the classifier are float32 with both, and so is validation.
         augmentation: Of patches, on the device: one of `PRESETS`.
         valid_every: Steps between validations; the first is before any.
         patience: Validations without a better loss, after which it stops.
@@ -41,6 +45,7 @@ class FinetuneSettings:
     clip: float = 1.0
     encoder_trains: str = 'all'
     form: str | None = None
+    precision: str = 'float32'
     augmentation: str = 'none'
     valid_every: int = 100
     patience: int = 4
@@ -58,6 +63,8 @@ class FinetuneSettings:
             raise ValueError(f'clip={self.clip} must be more than 0')
         if self.form not in (None, *FORMS):
             raise ValueError(f'form={self.form!r} must be one of {", ".join(FORMS)}, or None')
+        if self.precision not in PRECISIONS:
+            raise ValueError(f'precision={self.precision!r} must be one of {", ".join(PRECISIONS)}')
         if self.augmentation not in PRESETS:
             raise ValueError(
                 f'augmentation={self.augmentation!r} must be one of {", ".join(PRESETS)}'

@@ -116,6 +116,7 @@ def finetune(
         code_size=classifier.code_size,
         crop=crop,
         augment=per_patch(PRESETS[settings.augmentation]),
+        half=settings.precision == 'bfloat16',
     )
     most = max(int(each.encoded.sum()) for each in train_pixels)
     chosen, why = choose_form(
