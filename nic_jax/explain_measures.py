@@ -1,11 +1,12 @@
 """Maps against lesions: what the stage explain measures, where lesions are known."""
 
 import dataclasses
+import itertools
 import pathlib
 import urllib.parse
 from collections.abc import Callable, Sequence
 
-from nic_jax import workdir
+from nic_jax import learned, workdir
 from nic_jax.evaluation import detections, localisation, post_processing
 from nic_jax.explain_stage import Explained, Maps, Reference, Unit, columns
 
@@ -86,9 +87,11 @@ def read_measured(folders: Sequence[pathlib.Path]) -> tuple[list[dict], list[dic
     """
     rows, found = [], []
     for folder in folders:
-        for path in sorted((folder / 'explain').glob('*/*/localisation.csv')):
+        paths = (each.glob('explain/*/*/localisation.csv') for each in learned.folders(folder))
+        for path in sorted(itertools.chain.from_iterable(paths)):
             label_name, model = (urllib.parse.unquote(part) for part in path.parts[-3:-1])
-            told = {'encoder': folder.name, 'label_name': label_name, 'model': model}
+            encoder = learned.named(folder.name, path.parents[3])
+            told = {'encoder': encoder, 'label_name': label_name, 'model': model}
             rows += [{**row, **told} for row in localisation.read_rows(path)]
             if (detected := path.with_name('detections.csv')).exists():
                 found += [{**row, **told} for row in detections.read_rows(detected)]

@@ -6,7 +6,8 @@
     ENCODER/explain/LABEL/MODEL/localisation.csv, detections.csv
 
 A slide is explained by the networks that never saw it: those of the folds that test it, or of all
-folds where it has no label.
+folds where it has no label. Networks that were trained with their encoders have all this under
+ENCODER/finetune; each sees the codes of its own encoder.
 """
 
 import dataclasses
@@ -17,14 +18,16 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from nic_jax import options, progress, sweeps, workdir
+from nic_jax import learned, options, progress, sweeps, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.classifiers.trained import RECORD, Trained, load_trained
 from nic_jax.evaluation import predictions
-from nic_jax.explanation.saliency import ExplainSettings, methods_of
+from nic_jax.explanation.saliency import ExplainSettings, explain, methods_of
+from nic_jax.grids import GridLike
 
 Config = ml_collections.ConfigDict
 Maps = Mapping[str, np.ndarray]  # by method, [H, W]
+Recode = Callable[[int, int], GridLike]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,18 +73,22 @@ class Explained:
 
     Attributes:
         home: The workdir.
-        folder: ENCODER/explain/LABEL/MODEL.
-        encoder: Its folder's name.
+        folder: ENCODER/explain/LABEL/MODEL, or ENCODER/finetune/explain/LABEL/MODEL.
+        grids: The encoder's folder, in which the grids are.
+        encoder: As tables name it.
         model: Its name.
         dataset: The grids and what is known of them.
         networks: By fold.
         settings: Of the methods, those alone that the model has.
         units: What is to be explained.
         references: slide_id -> what should be found, or None where that is not known.
+        recode: Encodes a slide, by its index in the data set, anew for the network of a fold; None
+            where all see the grids.
     """
 
     home: pathlib.Path
     folder: pathlib.Path
+    grids: pathlib.Path
     encoder: str
     model: str
     dataset: Dataset
@@ -89,15 +96,27 @@ class Explained:
     settings: ExplainSettings
     units: Sequence[Unit]
     references: Callable[[str], Reference | None]
+    recode: Recode | None = None
 
     @property
     def title(self) -> str:
         """What it is called in messages."""
         return f'{self.encoder}, {self.dataset.label_name}, {self.model}'
 
-    def trained(self, unit: Unit) -> list[Trained]:
-        """The networks that explain a slide."""
-        return [self.networks[fold] for fold in unit.folds]
+    def maps(self, unit: Unit) -> Maps:
+        """The maps of a slide: the mean of its networks', by method."""
+        networks = [self.networks[fold] for fold in unit.folds]
+        if self.recode is None:
+            grid = self.dataset.grids[unit.index]
+            return explain(networks, grid, self.settings, target=unit.target)
+        by_fold = [
+            explain([network], self.recode(unit.index, fold), self.settings, target=unit.target)
+            for network, fold in zip(networks, unit.folds, strict=True)
+        ]
+        return {
+            method: np.mean([maps[method] for maps in by_fold], axis=0)
+            for method in self.settings.methods
+        }
 
     def target_name(self, unit: Unit) -> str:
         """The class that is explained, or what else is."""
@@ -111,22 +130,31 @@ _VALUES = {'regression': 'value', 'survival': 'risk'}
 def prepare(
     config: Config,
     home: pathlib.Path,
-    encoder: pathlib.Path,
+    own: pathlib.Path,
     dataset: Dataset,
     model: str,
     *,
     references: Callable[[str], Reference | None],
+    recode: Recode | None = None,
     overwrite: bool,
 ) -> Explained | None:
     """Loads a model's networks and plans which slides they explain; None where no method fits it.
 
+    Args:
+        config: The experiment's.
+        home: The workdir.
+        own: Where the model was trained: one of `learned.folders`.
+        dataset: Its grids with a label.
+        model: The model's name.
+        references: As of `Explained`.
+        recode: As of `Explained`.
+        overwrite: Replace what was explained with other settings.
+
     Raises:
         ValueError: It is not trained yet, or its slides were explained with other settings.
     """
-    named = dataset.label_name, model + sweeps.suffix(config, model)
-    names = [workdir.file_name(name) for name in named]
+    place = learned.classifier(own, dataset.label_name, model + sweeps.suffix(config, model))
     seed = config.classifier.seeds[0]
-    place = encoder.joinpath('classifier', *names)
     folds = tuple(config.cohort.only_folds if 'cohort' in config else ())
     folds = folds or tuple(range(len(dataset.folds)))
     networks = {fold: load_trained(place / f'seed_{seed}' / f'fold_{fold}') for fold in folds}
@@ -136,7 +164,7 @@ def prepare(
         progress.console.print(f'explain: {model} has none of {", ".join(settings.methods)}')
         return None
     settings = dataclasses.replace(settings, methods=methods)
-    folder = encoder.joinpath('explain', *names)
+    folder = own.joinpath('explain', *place.parts[-2:])
     trained = {
         str(fold): workdir.fingerprint(place / f'seed_{seed}' / f'fold_{fold}' / RECORD)
         for fold in folds
@@ -148,7 +176,17 @@ def prepare(
     units = _tested(config, dataset, folds, {row['slide_id']: row for row in rows})
     units += _validating(config, dataset, folds, references)
     return Explained(
-        home, folder, encoder.name, model, dataset, networks, settings, units, references
+        home,
+        folder,
+        learned.encoder_of(own),
+        learned.named(learned.encoder_of(own).name, own),
+        model,
+        dataset,
+        networks,
+        settings,
+        units,
+        references,
+        recode,
     )
 
 

@@ -1,7 +1,7 @@
 """The stage that trains encoders and classifiers together, on the pixels of slides.
 
-    ENCODER/finetune/LABEL/MODEL/seed_S/fold_K/   an encoder and a classifier like any other
-    ENCODER/finetune/LABEL/MODEL/predictions.csv  hold-outs, as those of `classify`
+    ENCODER/finetune/classifier/LABEL/MODEL/seed_S/fold_K/   an encoder and a classifier
+    ENCODER/finetune/classifier/LABEL/MODEL/predictions.csv  hold-outs, as those of `classify`
 
 Each fold begins with the encoder and with the classifier that `classify` has trained in that fold,
 and sees the same training and validation slides.
@@ -11,20 +11,21 @@ import collections
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import progress, sweeps, workdir
+from nic_jax import learned, progress, sweeps, workdir
 from nic_jax.classifiers.cross_validation import Dataset, prediction_rows
 from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import load_trained
 from nic_jax.encoders.encoder import Encoder
+from nic_jax.encoders.storage import read_encoder
 from nic_jax.evaluation import predictions
-from nic_jax.finetuning.encoded import encode_slide
+from nic_jax.finetuning.encoded import EncodedGrid, encode_slide
 from nic_jax.finetuning.pixels import Pixels
 from nic_jax.finetuning.settings import FinetuneSettings
 from nic_jax.finetuning.training import Tuned, finetune
@@ -58,7 +59,12 @@ def finetune_all(
 
     Returns:
         False while other processes still train some folds.
+
+    Raises:
+        ValueError: Pixels that cannot be read, or folders made with other settings.
     """
+    for each in pixels:
+        each.check()
     settings = FinetuneSettings(**config.finetune)
     told = {
         'encoder': folder.name,
@@ -66,8 +72,10 @@ def finetune_all(
         'model': model + sweeps.suffix(config, model),
     }
     title = ', '.join(told.values())
-    names = [workdir.file_name(told[key]) for key in ('label_name', 'model')]
-    base, place = folder.joinpath('classifier', *names), folder.joinpath('finetune', *names)
+    base, place = (
+        learned.classifier(own, told['label_name'], told['model'])
+        for own in learned.folders(folder)
+    )
     only_folds = config.cohort.only_folds if 'cohort' in config else ()
     folds = tuple(only_folds) or tuple(range(len(dataset.folds)))
     rows, waiting = [], 0
@@ -129,17 +137,42 @@ def _predict(
     """Scores `[N, K]` of slides, encoded anew; those of `path` where they were predicted before."""
     if path.exists():
         return np.array(json.loads(path.read_text(encoding='utf-8')))
+    encode = _encoding(tuned, dataset, pixels, chunk=settings.chunk)
+    scores = [predict(tuned.classifier, [encode(index)])[0].tolist() for index in indices]
+    workdir.write_atomically(path, json.dumps(scores))
+    return np.array(scores)
+
+
+def recoding(
+    config: Config, place: pathlib.Path, dataset: Dataset, pixels: Sequence[Pixels]
+) -> Callable[[int, int], EncodedGrid]:
+    """What encodes a slide, by its index in the data set, as a fold's trained encoder does.
+
+    Args:
+        config: The experiment's.
+        place: The model's folder, of whose first seed the folds are.
+        dataset: The grids that the slides were trained from.
+        pixels: Of each grid.
+    """
+
+    @functools.cache
+    def encode(fold: int) -> Callable[[int], EncodedGrid]:
+        own = place / f'seed_{config.classifier.seeds[0]}' / f'fold_{fold}'
+        tuned = Tuned(read_encoder(own), load_trained(own))
+        return _encoding(tuned, dataset, pixels, chunk=config.finetune.chunk)
+
+    return lambda index, fold: encode(fold)(index)
+
+
+def _encoding(
+    tuned: Tuned, dataset: Dataset, pixels: Sequence[Pixels], *, chunk: int
+) -> Callable[[int], EncodedGrid]:
     encoder, classifier = tuned
     encode = jax.jit(functools.partial(encoder.apply, encoder.variables))
     # As many layers of codes as the grids have that the classifier was trained on.
     layout_alone = dataset.identity.get('turn_grids') or not pixels[0].turns_patches
     versions = 1 if layout_alone else max(classifier.settings.versions) + 1
-    scores = []
-    for index in indices:
-        grid = encode_slide(pixels[index], encode, versions=versions, chunk=settings.chunk)
-        scores.append(predict(classifier, [grid])[0].tolist())
-    workdir.write_atomically(path, json.dumps(scores))
-    return np.array(scores)
+    return lambda index: encode_slide(pixels[index], encode, versions=versions, chunk=chunk)
 
 
 def _report(home: pathlib.Path, told: Mapping[str, Any], record: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from nic_jax.explain_measures import localise
 from nic_jax.explain_stage import Explained, Reference, Unit
 from nic_jax.explanation.overlay import read_thumbnail
 from nic_jax.explanation.references import lesion_cells, read_regions
-from nic_jax.explanation.saliency import explain
 from nic_jax.explanation.slide_exports import export
 from nic_jax.explanation.stored import open_saliency, write_saliency
 from nic_jax.grids import Grid
@@ -142,8 +141,8 @@ def _explain_slide(
         if not free or _is_done(folder, grid.fingerprint):
             return
         began = time.perf_counter()
-        maps = explain(explained.trained(unit), grid, explained.settings, target=unit.target)
-        stored = open_grid(grid_path(explained.home / explained.encoder, entry.slide_id))
+        maps = explained.maps(unit)
+        stored = open_grid(grid_path(explained.grids, entry.slide_id))
         record = explain_stage.record(explained, unit)
         write_saliency(folder / MAPS, maps, attributes=stored.attributes, details=record)
         if unit.subset != 'valid':

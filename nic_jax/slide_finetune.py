@@ -30,20 +30,11 @@ def encoder(config: Config, home: pathlib.Path, name: str) -> Encoder:
 def pixels(
     config: Config, home: pathlib.Path, name: str, dataset: Dataset
 ) -> Iterator[list[SlidePixels]]:
-    """What reads the pixels of each slide of a data set, as long as it is entered.
-
-    Raises:
-        ValueError: A slide's file is not at hand.
-    """
+    """What reads the pixels of each slide of a data set, as long as it is entered."""
     found = {entry.slide_id: entry for entry in entries(config)}
     cache = PixelCache(int(config.finetune.cache_gb * 1e9))
 
     def reader(entry: cohort.SlideEntry) -> SlidePixels:
-        if not entry.path.exists():
-            raise ValueError(
-                f'{entry.path} is not there: fine-tuning reads the pixels of every slide; leave '
-                f'{entry.slide_id} out of the table'
-            )
         grid = open_grid(grid_path(home / name, entry.slide_id))
         opener = functools.partial(open_slide, entry.path, mpp=grid.attributes['mpp_level0'])
         get = functools.partial(opened.get, entry.slide_id, opener)

@@ -5,6 +5,7 @@ reads slides (`slide_stages`), what reads tables of tiles (`tile_stages`) and wh
 images (`synthetic_stages`) differ; from grids and predictions on, the stages are the same.
 """
 
+import contextlib
 import itertools
 import pathlib
 import time
@@ -18,6 +19,7 @@ from nic_jax import (
     explain_measures,
     explain_stage,
     finetune_stage,
+    learned,
     made_slides,
     options,
     progress,
@@ -92,7 +94,7 @@ def _classify(
     """Trains one model on one label; False while other processes still train some folds."""
     fields, settings = options.model_settings(config, model)
     names = (dataset.label_name, model + sweeps.suffix(config, model))
-    place = folder.joinpath('classifier', *map(workdir.file_name, names))
+    place = learned.classifier(folder, *names)
     title = f'{folder.name}, {", ".join(names)}'
     only_folds = config.cohort.only_folds if 'cohort' in config else ()
     folds = len(only_folds) or len(dataset.folds)
@@ -193,21 +195,51 @@ def explain(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     finished = True
     for folder in _source(config, 'encoder_folders')(config, home):
         datasets, _ = _source(config, 'datasets')(config, home, folder.name)
-        references = _explaining(config).references(config, home, folder.name)
         for dataset, model in itertools.product(datasets, options.models(config)):
-            explained = explain_stage.prepare(
-                config, home, folder, dataset, model, references=references, overwrite=overwrite
-            )
-            if explained is not None:
-                finished &= _explaining(config).explain_all(config, explained)
+            for own in learned.folders(folder):
+                finished &= _explain(config, home, own, dataset, model, overwrite=overwrite)
     return finished
+
+
+def _explain(
+    config: Config,
+    home: pathlib.Path,
+    own: pathlib.Path,
+    dataset: Dataset,
+    model: str,
+    *,
+    overwrite: bool,
+) -> bool:
+    """Explains one model on one label, as it was trained in one of `learned.folders`."""
+    grids = learned.encoder_of(own)
+    place = learned.classifier(own, dataset.label_name, model + sweeps.suffix(config, model))
+    with contextlib.ExitStack() as opened:
+        recode = None
+        if own != grids:
+            if not (place / 'predictions.csv').exists():
+                return True  # not fine-tuned
+            pixels = opened.enter_context(
+                _finetuning(config).pixels(config, home, grids.name, dataset)
+            )
+            recode = finetune_stage.recoding(config, place, dataset, pixels)
+        explained = explain_stage.prepare(
+            config,
+            home,
+            own,
+            dataset,
+            model,
+            references=_explaining(config).references(config, home, grids.name),
+            recode=recode,
+            overwrite=overwrite,
+        )
+        return explained is None or _explaining(config).explain_all(config, explained)
 
 
 def finetune(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains encoders and classifiers together, from the pixels of slides or images."""
     if 'finetune' not in config:
         raise ValueError('this experiment has no networks on grids to train with an encoder')
-    tuned, finished = slide_finetune if 'slides' in config else synthetic_finetune, True
+    tuned, finished = _finetuning(config), True
     for folder in _source(config, 'encoder_folders')(config, home):
         encoder = tuned.encoder(config, home, folder.name)
         if not encoder.variables.get('params'):
@@ -300,6 +332,11 @@ def dry_run(config: Config, home: pathlib.Path | None = None) -> bool:
 def _explaining(config: Config):
     """What explains the experiment's slides or synthetic images."""
     return slide_explain if 'slides' in config else synthetic_explain
+
+
+def _finetuning(config: Config):
+    """What reads or draws the pixels of the experiment's slides or synthetic images."""
+    return slide_finetune if 'slides' in config else synthetic_finetune
 
 
 def _source(config: Config, name: str):

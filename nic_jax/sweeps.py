@@ -26,14 +26,12 @@ from typing import Any
 
 import ml_collections
 
-from nic_jax import options
+from nic_jax import learned, options
 from nic_jax.evaluation import predictions
 from nic_jax.synthetic.rectangles import RectangleStudy
 
 Config = ml_collections.ConfigDict
 
-# What has left predictions, and what is put behind the encoder's name for it.
-_KINDS = {'classifier': '', 'finetune': ', fine-tuned'}
 _COHORT = ('cohort.folds', 'cohort.train_parts', 'cohort.shuffle_cells')
 _GRIDS = ('images.stride', 'images.lesion_min', 'images.lesion_max')
 
@@ -147,13 +145,15 @@ def read_points(
     for value, point in points(config):
         for encoder, folder in zip(encoders, folders(point, home), strict=True):
             for path in sorted(
-                path for kind in _KINDS for path in (folder / kind).glob('*/*/predictions.csv')
+                path
+                for each in learned.folders(folder)
+                for path in each.glob('classifier/*/*/predictions.csv')
             ):
                 name = urllib.parse.unquote(path.parent.name)  # undoes workdir.file_name
                 model = without_suffix(name)
                 if name != model + suffix(point, model):
                     continue  # of another sweep, another point, or none
-                told = {'encoder': encoder + _KINDS[path.parts[-4]], 'model': model}
+                told = {'encoder': learned.named(encoder, path.parents[3]), 'model': model}
                 if value is not None:
                     told['point'] = value
                 rows += [{**row, **told} for row in predictions.read(path)]

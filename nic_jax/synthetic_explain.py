@@ -12,7 +12,6 @@ from nic_jax import progress
 from nic_jax.explain_measures import localise
 from nic_jax.explain_stage import Explained, Maps, Reference, Unit
 from nic_jax.explanation.overlay import Thumbnail
-from nic_jax.explanation.saliency import explain
 from nic_jax.grids import arrays, schema
 from nic_jax.report.galleries import Known
 from nic_jax.synthetic import rectangles
@@ -124,10 +123,7 @@ def _write(
     for first in range(0, len(units), shard[0]):
         part = slice(first, min(first + shard[0], len(units)))
         if not all(arrays.shard_exists(path / m, (first // shard[0], 0, 0)) for m in methods):
-            found = [
-                explain(explained.trained(unit), grid, explained.settings, target=unit.target)
-                for unit, grid in zip(units[part], grids[part], strict=True)
-            ]
+            found = [explained.maps(unit) for unit in units[part]]
             for method in methods:
                 opened[method][part].write(np.stack([maps[method] for maps in found])).result()
         advance(part.stop - part.start)

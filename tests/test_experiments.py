@@ -409,10 +409,10 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
         *(f'--config.finetune.{name}=2' for name in ('steps', 'slides', 'valid_every')),
         '--config.finetune.hold=0',
         '--config.finetune.chunk=16',
-        '--stages=compress,classify,finetune,evaluate',
+        '--stages=compress,classify,finetune,explain,evaluate',
     )
     assert 'device: the pixels of' in printed
-    tuned = home / 'small' / 'finetune' / 'grade' / 'spatial'
+    tuned = home / 'small' / 'finetune' / 'classifier' / 'grade' / 'spatial'
     rows = read_csv(tuned / 'predictions.csv')
     frozen = read_csv(home / 'small' / 'classifier' / 'grade' / 'spatial' / 'predictions.csv')
     tested = [row for row in frozen if row['subset'] == 'test']
@@ -433,15 +433,19 @@ def test_synthetic_images_are_tuned_from_their_labels(program, synthetic, tmp_pa
         *(f'--config.finetune.{name}=2' for name in ('steps', 'slides', 'valid_every')),
         '--config.finetune.hold=0',
         '--config.finetune.chunk=400',
-        '--stages=finetune,evaluate',
+        '--stages=finetune,explain,evaluate',
     )
     assert 'mean has no weights to train' in printed
-    tuned = tmp_path / 'bigan' / 'finetune' / 'digit' / 'cnn'
+    tuned = tmp_path / 'bigan' / 'finetune' / 'classifier' / 'digit' / 'cnn'
     rows = read_csv(tuned / 'predictions.csv')
     assert len(rows) == 10  # test images
     assert load_encoder(str(tuned / 'seed_0' / 'fold_0')).channels == 1
     table = read_csv(tmp_path / 'report' / 'table.csv')
-    assert {row['encoder'] for row in table} == {'bigan', 'bigan, fine-tuned', 'mean'}
+    names = {'bigan', 'bigan, fine-tuned', 'mean'}
+    assert {row['encoder'] for row in table} == names
+    found = read_csv(tmp_path / 'report' / 'localisation.csv')
+    assert {row['encoder'] for row in found} == names
+    assert 'bigan, fine-tuned' in (tmp_path / 'report' / 'index.html').read_text()
 
 
 def test_a_broken_slide_is_named_and_the_others_go_on(program, cohort, slides, tmp_path):

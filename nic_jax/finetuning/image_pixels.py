@@ -44,6 +44,9 @@ class ImagePixels:
         """Every cell, bool `[H, W]`."""
         return np.ones((self.study.grid_cells,) * 2, bool)
 
+    def check(self) -> None:
+        """Nothing can be missing: an image is drawn."""
+
     def crop(self, draw: Draw, *, size: int) -> Patches:
         """The patches of a crop, upright, and the places of their codes in it."""
         cells = np.argwhere(inside_crop(self.encoded, draw, size=size))

@@ -29,6 +29,13 @@ class Pixels(Protocol):
     patch_shape: tuple[int, int, int]
     turns_patches: bool
 
+    def check(self) -> None:
+        """Makes sure, before anything long, that it can be read.
+
+        Raises:
+            ValueError: It cannot.
+        """
+
     def crop(self, draw: Draw, *, size: int) -> Patches:
         """The patches of a crop, and the places of their codes in it.
 

@@ -76,6 +76,20 @@ class SlidePixels:
         """Of the grid."""
         return plan_of_grid(self.open(), self.encoded.shape, self.attributes)
 
+    def check(self) -> None:
+        """Opens the slide, and makes sure that its grid is of it.
+
+        Raises:
+            ValueError: It is not there, cannot be opened, or is not what its grid was made of.
+        """
+        try:
+            _ = self.plan
+        except ValueError as error:
+            raise ValueError(
+                f'{error}; fine-tuning reads the pixels of every slide: leave {self.slide_id} out '
+                'of the table, or bring its file back'
+            ) from error
+
     def crop(self, draw: Draw, *, size: int) -> Patches:
         """The patches of a crop, and the places of their codes in it; both are turned alike."""
         inside = inside_crop(self.encoded, draw, size=size)

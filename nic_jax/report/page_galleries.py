@@ -54,10 +54,9 @@ def galleries_of(
     """
     found = collections.defaultdict(lambda: collections.defaultdict(dict))
     for seen in (*page_seen.slides(home), *page_seen.images(home, rows)):
-        encoder, _, label_name, model = seen.folder.relative_to(home).parts
+        names = tuple(urllib.parse.unquote(part) for part in seen.folder.parts[-2:])
         if seen.told['subset'] == 'test':
-            names = urllib.parse.unquote(label_name), urllib.parse.unquote(model)
-            found[names][seen.told['slide_id']][encoder] = seen
+            found[names][seen.told['slide_id']][seen.encoder] = seen
     return {
         names: _of_model(home, slides, known_of=known_of, seed=seed, viewer_tiles=viewer_tiles)
         for names, slides in found.items()
