@@ -1,15 +1,17 @@
 """Time and memory of one slide's gradient into the encoder, by the number of its patches.
 
     python benchmarks/finetuning.py
-    python benchmarks/finetuning.py --encoder=published --patches=4096,40000,160000 --chunk=512
+    python benchmarks/finetuning.py --encoder=published --patches=1024,16384,160000 --chunk=256
 
 Three ways: pixels on the device, streamed from the host, and plain backpropagation through all
-patches at once, as long as its compiled temporary memory is less than --plain_MiB. Each way and
-number in a process of its own: once to compile, then the best of --repeat. Patches are decoded from
-JPEG when they are read. `forward_s` is the same loss without gradients; `share_of_input` is what
-the calling thread waits for pixels, in a batch of three slides. The small encoder takes patches of
-32 px (three convolutions, 16 features), the published one 128 px (128 features); the default model
-classifies. The record goes to benchmarks/results/finetuning.json.
+patches at once; where its compiled temporary memory is more than --plain_MiB, the crop is cut to
+half of its patches until it fits. Each way and number in a process of its own: once with a few
+patches to compile, then the best of --repeat. Patches are decoded from JPEG when they are read.
+`forward_s` is the same loss without gradients; `share_of_input` is the share of the time in which
+the calling thread waits for pixels: with pixels on the device, of a batch of three slides, since
+one is loaded while another is computed. The small encoder takes patches of 32 px (three
+convolutions, 16 features), the published one 128 px (128 features); the default model classifies.
+The record goes to benchmarks/results/finetuning.json, or finetuning_published.json.
 """
 
 import argparse
@@ -50,6 +52,7 @@ from nic_jax.finetuning import (
     streamed,
     streamed_form,
 )
+from nic_jax.finetuning.settings import PRECISIONS
 
 WAYS = ('device', 'streamed', 'plain')
 TASK, TARGET = 'classification', np.int32(1)
@@ -64,6 +67,8 @@ def main():
     parser.add_argument('--patches', default='256,1024,4096,16384')
     parser.add_argument('--encoder', default='small', choices=('small', 'published'))
     parser.add_argument('--chunk', type=int, default=64)
+    parser.add_argument('--precision', default='float32', choices=PRECISIONS)
+    parser.add_argument('--ways', default=','.join(WAYS))
     parser.add_argument('--plain_MiB', type=int, default=2048)
     parser.add_argument('--repeat', type=int, default=2)
     parser.add_argument('--only', help='used by this program itself: WAY/PATCHES')
@@ -72,11 +77,11 @@ def main():
         way, patches = asked.only.split('/')
         print(json.dumps(measure(way, int(patches), asked)))
         return
-    found = {way: {} for way in WAYS}
+    found = {way: {} for way in asked.ways.split(',')}
     with tempfile.TemporaryDirectory() as compiled:
         kept = {'JAX_COMPILATION_CACHE_DIR': compiled, **_KEEP_ALL}
         for patches in asked.patches.split(','):
-            for way in WAYS:
+            for way in asked.ways.split(','):
                 told = subprocess.run(
                     [sys.executable, __file__, *sys.argv[1:], f'--only={way}/{patches}'],
                     check=True,
@@ -93,26 +98,27 @@ def main():
         'load_average': round(os.getloadavg()[1], 1),
         'encoder': asked.encoder,
         'chunk': asked.chunk,
+        'precision': asked.precision,
         'ways': found,
     }
-    path = pathlib.Path(__file__).parent / 'results' / 'finetuning.json'
+    name = 'finetuning.json' if asked.encoder == 'small' else f'finetuning_{asked.encoder}.json'
+    path = pathlib.Path(__file__).parent / 'results' / name
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
 def measure(way: str, count: int, asked: argparse.Namespace) -> dict:
     largest = max(map(int, asked.patches.split(',')))
-    networks, trees, size = _networks(asked.encoder, largest)
-    slide, key = _slide(count, size, networks.crop), jax.random.key(0)
+    networks, trees, size = _networks(asked.encoder, largest, half=asked.precision == 'bfloat16')
+    slide = _slide(count, size, networks.crop)
     if way == 'plain':
         return _plain(networks, trees, slide, asked)
     temporary = _temporary(way, networks, trees, count, size, asked.chunk)
     form = {'device': device_form, 'streamed': streamed_form}[way](networks, chunk=asked.chunk)
-    target = jax.device_put(TARGET)
-    forward, seconds = _timed(form, trees, form.load(slide), target, key, asked.repeat)
-    began = time.perf_counter()
-    slides, targets = [(form, slide)] * 3, np.full(3, TARGET)
-    batch = batch_value_and_gradient(*trees, slides, targets, key, task=TASK)
-    elapsed = time.perf_counter() - began
+    if way == 'streamed':  # compiled once for all sizes
+        _step(form, trees, form.load(_slide(asked.chunk, size, networks.crop)))
+    forward, seconds, waited = _timed(form, trees, form.load(slide), way, asked.repeat)
+    if way == 'device':
+        waited = _share_of_input(form, trees, slide)
     return {
         'temporary_MiB': _mib(temporary),
         **_peaks(),
@@ -120,49 +126,69 @@ def measure(way: str, count: int, asked: argparse.Namespace) -> dict:
         'patches_per_s': round(count / seconds, 1),
         'forward_s': round(forward, 3),
         'of_forward': round(seconds / forward, 2),
-        'share_of_input': round(batch.waited / elapsed, 3),
+        'share_of_input': round(waited, 3),
     }
 
 
-def _timed(form, trees, loaded, target, key, repeat) -> tuple[float, float]:
-    """Seconds of the loss without its gradient, and with it."""
-    return (
-        _best(lambda: form.outputs(*trees, loaded, key)[0], repeat),
-        _best(
-            lambda: form.value_and_gradient(*trees, loaded, target, key, task=TASK).gradient,
-            repeat,
-        ),
-    )
+def _step(form, trees, loaded) -> tuple[float, float, float]:
+    """Seconds of the loss without its gradient and with it, and the share that input took."""
+    key, target, began = jax.random.key(0), jax.device_put(TARGET), time.perf_counter()
+    jax.block_until_ready(form.outputs(*trees, loaded, key)[0])
+    forward, began = time.perf_counter() - began, time.perf_counter()
+    result = form.value_and_gradient(*trees, loaded, target, key, task=TASK)
+    jax.block_until_ready(result.gradient)
+    seconds = time.perf_counter() - began
+    return forward, seconds, result.waited / seconds
+
+
+def _timed(form, trees, loaded, way: str, repeat: int) -> tuple[float, float, float]:
+    """As `_step`, the fastest of each."""
+    if way == 'device':
+        _step(form, trees, loaded)  # compiles
+    return tuple(map(min, zip(*(_step(form, trees, loaded) for _ in range(repeat)), strict=True)))
+
+
+def _share_of_input(form, trees, slide) -> float:
+    """Of the time of a batch of three slides."""
+    slides, targets, began = [(form, slide)] * 3, np.full(3, TARGET), time.perf_counter()
+    batch = batch_value_and_gradient(*trees, slides, targets, jax.random.key(0), task=TASK)
+    return batch.waited / (time.perf_counter() - began)
 
 
 def _plain(networks, trees, slide, asked) -> dict:
-    """Plain backpropagation; its time where it fits."""
-    count = len(slide.cells)
+    """Plain backpropagation of as many patches as fit."""
 
     def loss(trained, frozen, patches):
         variables = {name: merge(trained[name], frozen[name]) for name in trained}
-        grid = jnp.zeros((networks.crop**2, networks.code_size))
-        grid = grid.at[slide.cells].set(networks.encode(variables['encoder'], patches))
+        grid, cells = jnp.zeros((networks.crop**2, networks.code_size)), slide.cells[: len(patches)]
+        grid = grid.at[cells].set(networks.encode(variables['encoder'], patches))
         codes = grid.reshape(1, networks.crop, networks.crop, -1)
         outputs = networks.classify(variables['classifier'], codes)
         return data_loss(outputs, TARGET[None], TASK)
 
-    patches = slide.read(0, count)
-    gradient = jax.jit(jax.value_and_grad(loss)).lower(*trees, patches).compile()
-    temporary = _mib(gradient.memory_analysis().temp_size_in_bytes)
-    if temporary > asked.plain_MiB:
-        return {'temporary_MiB': temporary}
-    patches = jax.device_put(patches)
+    def compiled(count):
+        patches = jax.ShapeDtypeStruct((count, *slide.read(0, 1).shape[1:]), np.uint8)
+        gradient = jax.jit(jax.value_and_grad(loss)).lower(*trees, patches).compile()
+        return gradient, _mib(gradient.memory_analysis().temp_size_in_bytes)
+
+    whole = count = len(slide.cells)
+    gradient, temporary = compiled(count)
+    needed = temporary
+    while temporary > asked.plain_MiB:
+        count //= 2
+        gradient, temporary = compiled(count)
+    patches = jax.device_put(slide.read(0, count))
     seconds = _best(lambda: gradient(*trees, patches), asked.repeat)
     return {
-        'temporary_MiB': temporary,
+        'temporary_MiB': needed,
+        'cut_to': round(count / whole, 4),  # of the crop
         **_peaks(),
         'seconds': round(seconds, 3),
         'patches_per_s': round(count / seconds, 1),
     }
 
 
-def _networks(name: str, largest: int) -> tuple[Networks, tuple, int]:
+def _networks(name: str, largest: int, *, half: bool) -> tuple[Networks, tuple, int]:
     """Networks with random weights, (trained, frozen) of both, and the patches' size."""
     if name == 'published':
         size, crop = 128, 400
@@ -180,7 +206,8 @@ def _networks(name: str, largest: int) -> tuple[Networks, tuple, int]:
     parts = {'encoder': split(encoder.variables, everything), 'classifier': split(head, everything)}
     trees = tuple({key: pair[side] for key, pair in parts.items()} for side in (0, 1))
     trees = jax.device_put(trees, devices.replicated(devices.data_mesh()))
-    return Networks(encoder.apply, classifier.apply, encoder.code_size, crop), trees, size
+    networks = Networks(encoder.apply, classifier.apply, encoder.code_size, crop, half=half)
+    return networks, trees, size
 
 
 def _slide(count: int, size: int, crop: int) -> Patches:

@@ -39,6 +39,7 @@ class Networks:
         augment: (key, patch uint8 [P, P, channels]) -> the same in 0 … 255, of any dtype. The key
             is folded from that of the step and the patch's cell: it is replayed, however patches
             are chunked. None for no augmentation.
+        half: Whether patches are encoded in bfloat16; see `FinetuneSettings.precision`.
     """
 
     encode: Callable[[Tree, Array], Array]
