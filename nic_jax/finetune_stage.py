@@ -178,9 +178,10 @@ def _encoding(
 def _report(home: pathlib.Path, told: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     workdir.log_metrics(home, {'stage': 'finetune', **told, **record})
     names = ', '.join(str(told[key]) for key in ('encoder', 'label_name', 'model'))
-    share = record['waited'] / max(record['seconds'], 1e-9)
-    progress.console.print(
-        f'finetune: {names}, seed {told["seed"]} fold {told["fold"]}: step {record["step"]}, loss '
-        f'{record["loss"]:.3f}, valid loss {record["valid_loss"]:.3f}, {record["seconds"]:.2f} s a '
-        f'step, {share:.0%} of it for pixels'
-    )
+    text = f'finetune: {names}, seed {told["seed"]} fold {told["fold"]}: step {record["step"]}, '
+    text += f'valid loss {record["valid_loss"]:.3f}'
+    if record['step']:
+        share = record['waited'] / record['seconds']
+        text += f', loss {record["loss"]:.3f}, {record["seconds"]:.2f} s a step, {share:.0%} of it '
+        text += 'for pixels'
+    progress.console.print(text)

@@ -297,6 +297,11 @@ def check(config: Config, home: pathlib.Path | None = None) -> None:
     if options.makes_slides(config):
         made_slides.check(config)
     for _, point in sweeps.points(config):
+        if 'finetune' in point.stages and 'cohort' in point and point.cohort.shuffle_cells:
+            raise ValueError(
+                '--config.cohort.shuffle_cells=True shuffles codes, and finetune trains from '
+                'pixels, which stay where they are: leave one of them out'
+            )
         if not options.makes_slides(config) or made_slides.are_made(config, home):
             _source(point, 'check')(made_slides.located(point, home))
         if 'classify' in point.stages and 'classifier' in point:

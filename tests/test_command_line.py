@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from nic_jax import command_line
 from nic_jax.options import check
 from nic_jax.stages import STAGES
+from nic_jax.stages import check as check_all
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / 'experiments').glob('[!_]*.py'))
@@ -175,6 +176,14 @@ def test_a_value_that_is_none_is_refused_before_anything_starts(changes, named):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=named):
         check(config, tuple(STAGES))
+
+
+def test_pixels_are_not_trained_from_in_another_order_than_their_codes():
+    config = command_line._load_config(str(ROOT / 'experiments/cohort.py'))
+    config.update(slides='somewhere', stages=('classify', 'finetune'))
+    config.cohort.update(label='grade', shuffle_cells=True)
+    with pytest.raises(ValueError, match='shuffle_cells=True shuffles codes'):
+        check_all(config)
 
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)

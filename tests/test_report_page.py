@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import urllib.parse
 
@@ -45,6 +46,9 @@ def made(tmp_path_factory):
         where = {'encoder': 'vae', 'label_name': 'grade', 'model': 'cnn', 'seed': 0, 'fold': 1}
         losses = {'epoch': epoch, 'loss': 1 / (1 + epoch), 'valid_loss': 1.0, 'steps_per_s': 7.5}
         log_metrics(home, {'stage': 'classify', **where, **losses})
+    for step, loss in ((0, math.nan), (2, 1.5), (4, 0.75)):
+        record = {**where, 'step': step, 'loss': loss, 'valid_loss': 1.0}
+        log_metrics(home, {'stage': 'finetune', **record})
     with (home / 'metrics.jsonl').open('a') as file:
         file.write('{"stage": "classify", "enc')  # a process was killed here
     return home, rows, records, write_page(home, CONFIG, rows=rows, experiment='cohort.py')
@@ -82,7 +86,7 @@ def test_a_page_needs_nothing_but_itself(made):
     page = read(made[3])
     assert not page.all('script')
     assert not page.all('link')
-    assert len(page.all('img')) == 7  # ROC, calibration, values, three survivals, a training
+    assert len(page.all('img')) == 8  # ROC, calibration, values, three survivals, two trainings
     assert all(attrs['src'].startswith('data:image/') for attrs in page.all('img'))
     assert all(attrs['alt'] for attrs in page.all('img'))
     links = [attrs['href'] for attrs in page.all('a')]

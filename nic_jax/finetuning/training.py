@@ -167,7 +167,7 @@ def finetune(
             raise FloatingPointError(f'the validation loss is {loss} at step {step}')
         if loss < np.min(history[:number, _VALID_LOSS], initial=np.inf):
             best = jax.device_get(trained)
-        steps = max(1, step - (number - 1) * settings.valid_every)
+        steps = step - (number - 1) * settings.valid_every if step else np.nan
         mean_loss, seconds, waited = sums / steps
         history[number] = step, mean_loss, loss, metric, seconds, waited
         sums[:] = 0

@@ -108,8 +108,9 @@ def write_page(
         'localisation': _localisation(report),
         'codes': _pictures(report, 'codes') + _pictures(report, 'image'),
         'training': [
-            *page_curves.trainings(metrics, 'encoder'),
-            *page_curves.trainings(metrics, 'classify'),
+            picture
+            for stage in page_curves.TRAINED
+            for picture in page_curves.trainings(metrics, stage)
         ],
         'failures': page_provenance.failures(home / 'failures.csv'),
         'timings': page_provenance.timings(metrics),

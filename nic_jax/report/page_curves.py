@@ -1,6 +1,7 @@
 """Curves of the page that no other file holds: ROC, precision and recall, values, trainings."""
 
 import collections
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,11 @@ from nic_jax.report.page_pictures import legend_name, of_figure, square, styled
 from nic_jax.report.pictures import COLOURS
 
 GRID = np.linspace(0, 1, 101)  # false-positive rates, or recalls, at which curves are had
+TRAINED = {  # by stage
+    'encoder': 'encoders',
+    'classify': 'networks on grids',
+    'finetune': 'encoders and networks that were trained together',
+}
 _LINES = 8  # in one picture, at most: more cannot be told apart
 _PANELS = 12
 _ROUNDS = 300
@@ -50,14 +56,14 @@ def trainings(path: pathlib.Path, stage: str) -> list[Picture]:
 
     Args:
         path: metrics.jsonl; runs that came later stand for those before.
-        stage: 'classify' or 'encoder'.
+        stage: One of `TRAINED`.
     """
     step = 'epoch' if stage == 'classify' else 'step'
     panels = collections.defaultdict(lambda: collections.defaultdict(dict))
     for record in stage_records(path, stage):
         names = [record.get(name, '') for name in ('label_name', 'encoder', 'model')]
         line = (record.get('seed'), record.get('fold'))
-        if record.get('loss') is not None and record.get('valid_loss') is not None:
+        if record.get('valid_loss') is not None:
             panels[tuple(names)][line][record[step]] = record
     plain = {names: each for names, each in panels.items() if '@' not in names[2]} or panels
     shown = list(plain)[:_PANELS]
@@ -73,11 +79,10 @@ def trainings(path: pathlib.Path, stage: str) -> list[Picture]:
             axis.remove()
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc='outside lower center', ncols=2)
-        what = 'networks on grids' if stage == 'classify' else 'encoders'
         cut = f' The first {len(shown)} of {len(plain)}.' if len(plain) > len(shown) else ''
-        lines_told = ' A line is a fold and initialisation.' if stage == 'classify' else ''
+        told = '' if stage == 'encoder' else ' A line is a fold and initialisation.'
         return [
-            of_figure(figure, f'Losses of {what} over their training.{lines_told}{cut}'),
+            of_figure(figure, f'Losses of {TRAINED[stage]} over their training.{told}{cut}'),
         ]
 
 
@@ -262,7 +267,8 @@ def _training(axis: Axes, lines, step: str) -> None:
             at = sorted(records)
             axis.plot(
                 at,
-                [records[where][key] for where in at],
+                # None where it is not known: before the first step of a fine-tuning.
+                [math.nan if records[where][key] is None else records[where][key] for where in at],
                 color=colour,
                 linestyle=dashes,
                 linewidth=width,
