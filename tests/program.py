@@ -1,6 +1,5 @@
 """Starts the program as a user does, for tests of whole runs."""
 
-import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -10,11 +9,8 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@dataclasses.dataclass(frozen=True)
 class Program:
-    """Starts the program on the CPU; all runs share one cache of compiled functions."""
-
-    cache: pathlib.Path
+    """Starts the program on the CPU."""
 
     def start(self, workdir, experiment, *arguments):
         """Starts the program in a process group of its own."""
@@ -25,8 +21,6 @@ class Program:
             env=os.environ
             | {
                 'JAX_PLATFORMS': 'cpu',
-                'JAX_COMPILATION_CACHE_DIR': str(self.cache),
-                'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
                 # A third less time: nearly all of it is compilation.
                 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
             },

@@ -5,7 +5,7 @@ import csv
 
 import numpy as np
 import pytest
-from program import Program, load_experiment
+from program import load_experiment
 from sklearn import metrics
 from tile_files import read_csv
 
@@ -24,11 +24,6 @@ VARIANTS = {
 SHORT = ('--config.model=spatial', '--config.encoder=mean_rgb')
 WITHOUT_TRAINING = '--stages=slides,compress,classify,evaluate'
 MEAN_RGB = 'mean_rgb-p16-10mpp'
-
-
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-    return Program(tmp_path_factory.mktemp('cache'))
 
 
 def run(program, folder, name, *arguments):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import slide_files
 from PIL import Image
-from program import Program, load_experiment
+from program import load_experiment
 from tile_files import read_csv
 
 from nic_jax import stages
@@ -20,11 +20,6 @@ EXPERIMENT = 'encoders.py'
 ENCODERS = ('contrastive', 'supervised')
 GOOD = ('s0', 's1', 's2', 's3', 's4', 's5')
 SIDE = 192  # px of a slide; tumour is its left half, stroma its right
-
-
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-    return Program(tmp_path_factory.mktemp('cache'))
 
 
 @pytest.fixture(scope='module')

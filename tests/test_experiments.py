@@ -13,7 +13,7 @@ import pytest
 import sklearn.datasets
 import slide_files
 import zarr
-from program import ROOT, Program, finish, load_experiment
+from program import ROOT, finish, load_experiment
 from tile_files import read_csv
 
 from nic_jax.encoders.architectures import encoder_network
@@ -44,11 +44,6 @@ COHORT = (
 SEEDS = '--config.classifier.seeds=(0, 1)'
 UNLABELLED = ('s03', 's12')
 MEAN_RGB = 'mean_rgb-p16'
-
-
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-    return Program(tmp_path_factory.mktemp('cache'))
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from mosaic_files import tile_image
-from program import Program, load_experiment
+from program import load_experiment
 
 import nic_jax.grids
 from nic_jax.classifiers.models import NETWORKS
@@ -31,11 +31,6 @@ def tiles(tmp_path_factory):
                 image = tile_image(label, seed := seed + 1).resize((96, 96))
                 image.save(folder / f'{number}.png')
     return home
-
-
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-    return Program(tmp_path_factory.mktemp('cache'))
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from program import Program, load_experiment
+from program import load_experiment
 
 from nic_jax import config as defaults
 from nic_jax import slide_encoders, stages, sweeps, synthetic_stages, workdir
@@ -242,11 +242,6 @@ def test_predictions_of_every_point_are_read_and_of_no_other_sweep(tmp_path):
 
 
 # ---- Whole runs ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-    return Program(tmp_path_factory.mktemp('cache'))
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slide_files
 from PIL import Image
-from program import Program, load_experiment
+from program import load_experiment
 from tile_files import read_csv, tile_image, write_csv, write_tiles
 
 from nic_jax import stages, tile_stages
@@ -29,11 +29,6 @@ SUBSETS = ('train',) * 36 + ('valid',) * 12 + ('test',) * 16
 UNLABELLED = {'05.jpg': '', '63.jpg': 'NA'}
 SKIPPED = {'corrupt.jpg': 'corrupt', 'deep.png': '16 bits', 'cmyk.jpg': 'mode CMYK'}
 FOREVER = ('patches', 'encoder', 'compress', 'classify')  # the stages that are not done again
-
-
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-    return Program(tmp_path_factory.mktemp('cache'))
 
 
 @pytest.fixture(scope='module')
