@@ -110,6 +110,8 @@ def _small_images(config) -> None:
         crop=40, schedule='cosine', weight_decay=1e-3, l2=0.0, checkpoint_every=12
     )
     config.cnn.update(widths=(48,) * 8, dense=64, dropout=0.05, momentum=0.9)
+    # All 1,600 patches of an image at once; less than 16 images leave little but noise.
+    config.finetune.update(chunk=1600, slides=16, steps=400, encoder_rate=3e-4, warmup=50)
 
 
 def _debug(config) -> None:

@@ -45,7 +45,11 @@ def without_encoder(trained: Any, frozen: Any) -> tuple[Any, Any]:
 
 
 def make_optimizer(settings: FinetuneSettings) -> optax.GradientTransformation:
-    """AdamW with a rate of its own for each network, both falling to 0 by a cosine."""
+    """AdamW with a rate of its own for each network, both falling to 0 by a cosine.
+
+    Each is clipped by itself: an encoder's gradient, a sum over all patches, may be many times as
+    long as the classifier's, which would hardly count beside it.
+    """
 
     def rate(peak: float, hold: int) -> optax.Schedule:
         rising = min(settings.warmup, max(1, settings.steps - hold - 1))
@@ -55,16 +59,16 @@ def make_optimizer(settings: FinetuneSettings) -> optax.GradientTransformation:
         return optax.join_schedules([optax.constant_schedule(0.0), cosine], [hold])
 
     def adam(peak: float, hold: int) -> optax.GradientTransformation:
-        return optax.adamw(rate(peak, hold), weight_decay=settings.weight_decay, mask=kernels)
+        return optax.chain(
+            optax.clip_by_global_norm(settings.clip),
+            optax.adamw(rate(peak, hold), weight_decay=settings.weight_decay, mask=kernels),
+        )
 
     parts = {
         'encoder': adam(settings.encoder_rate, settings.hold),
         'classifier': adam(settings.classifier_rate, 0),
     }
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip),
-        optax.partition(parts, {name: name for name in parts}),
-    )
+    return optax.partition(parts, {name: name for name in parts})
 
 
 def update_of(optimizer: optax.GradientTransformation) -> Callable:

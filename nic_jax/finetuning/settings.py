@@ -22,7 +22,7 @@ class FinetuneSettings:
         hold: Steps in which the encoder is kept still.
         warmup: Steps in which a rate rises from 0, the encoder's after `hold`.
         weight_decay: Decoupled from the gradient, of both networks' kernels.
-        clip: Largest norm of the gradient of both together.
+        clip: Largest norm of the gradient of each network.
         encoder_trains: 'all', 'last:N' (its last N layers), or 'lora:R' (adapters of rank R).
         form: 'device' or 'streamed'; None chooses by size.
         precision: 'float32' or 'bfloat16', of what encodes patches in training; weights, sums and

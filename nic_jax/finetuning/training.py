@@ -79,7 +79,7 @@ def finetune(
         seed: Of batches, augmentation and adapters.
         folder: For `encoder/`, `weights/` and `classifier.json`; `unfinished/` until then.
         report: Called after each validation with step, loss, valid_loss, the metric, seconds a
-            step, and the share of them that waited for pixels.
+            step, and how many of them waited for pixels; None where there is no such figure.
         tell: Called with what is worth reading once.
         identity: JSON values that tell this training apart.
         overwrite: Replace what other settings have left in `folder`.
@@ -268,6 +268,7 @@ def _as_trained_on(targets: np.ndarray, classifier: Trained) -> np.ndarray:
     return ((targets - classifier.offset) / classifier.scale).astype(np.float32)
 
 
-def _row(values: np.ndarray) -> dict[str, float]:
-    row = dict(zip(_COLUMNS, values.tolist(), strict=True))
-    return row | {'step': int(row['step'])}
+def _row(values: np.ndarray) -> dict[str, float | None]:
+    """A line of the history; None for what is not known, as before the first step."""
+    known = [None if math.isnan(value) else value for value in values.tolist()]
+    return dict(zip(_COLUMNS, known, strict=True)) | {'step': int(values[0])}
