@@ -11,7 +11,8 @@ patches to compile, then the best of --repeat. Patches are decoded from JPEG whe
 the calling thread waits for pixels: with pixels on the device, of a batch of three slides, since
 one is loaded while another is computed. The small encoder takes patches of 32 px (three
 convolutions, 16 features), the published one 128 px (128 features); the default model classifies.
-The record goes to benchmarks/results/finetuning.json, or finetuning_published.json.
+Plain backpropagation is in float32 always. The record goes to benchmarks/results/finetuning.json,
+with the encoder and the precision in its name where they are others.
 """
 
 import argparse
@@ -101,8 +102,12 @@ def main():
         'precision': asked.precision,
         'ways': found,
     }
-    name = 'finetuning.json' if asked.encoder == 'small' else f'finetuning_{asked.encoder}.json'
-    path = pathlib.Path(__file__).parent / 'results' / name
+    changed = [
+        value
+        for value, default in ((asked.encoder, 'small'), (asked.precision, 'float32'))
+        if value != default
+    ]
+    path = pathlib.Path(__file__).parent / 'results' / f'{"_".join(["finetuning", *changed])}.json'
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
@@ -150,8 +155,10 @@ def _timed(form, trees, loaded, way: str, repeat: int) -> tuple[float, float, fl
 
 def _share_of_input(form, trees, slide) -> float:
     """Of the time of a batch of three slides."""
-    slides, targets, began = [(form, slide)] * 3, np.full(3, TARGET), time.perf_counter()
-    batch = batch_value_and_gradient(*trees, slides, targets, jax.random.key(0), task=TASK)
+    slides, targets = [(form, slide)] * 3, np.full(3, TARGET)
+    for _ in range(2):  # once to compile
+        began = time.perf_counter()
+        batch = batch_value_and_gradient(*trees, slides, targets, jax.random.key(0), task=TASK)
     return batch.waited / (time.perf_counter() - began)
 
 
@@ -175,6 +182,8 @@ def _plain(networks, trees, slide, asked) -> dict:
     gradient, temporary = compiled(count)
     needed = temporary
     while temporary > asked.plain_MiB:
+        if count == 1:
+            raise SystemExit(f'--plain_MiB={asked.plain_MiB} is less than one patch takes')
         count //= 2
         gradient, temporary = compiled(count)
     patches = jax.device_put(slide.read(0, count))

@@ -111,7 +111,7 @@ def _small_images(config) -> None:
     )
     config.cnn.update(widths=(48,) * 8, dense=64, dropout=0.05, momentum=0.9)
     # All 1,600 patches of an image at once; less than 16 images leave little but noise.
-    config.finetune.update(chunk=1600, slides=16, steps=400, encoder_rate=3e-4, warmup=50)
+    config.finetune.update(chunk=1600, slides=16, steps=400)
 
 
 def _debug(config) -> None:

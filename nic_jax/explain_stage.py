@@ -27,7 +27,7 @@ from nic_jax.grids import GridLike
 
 Config = ml_collections.ConfigDict
 Maps = Mapping[str, np.ndarray]  # by method, [H, W]
-Recode = Callable[[int, int], GridLike]
+Recode = Callable[[int, int], GridLike]  # (index in the data set, fold) -> codes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,7 +138,9 @@ def prepare(
     recode: Recode | None = None,
     overwrite: bool,
 ) -> Explained | None:
-    """Loads a model's networks and plans which slides they explain; None where no method fits it.
+    """Loads a model's networks and plans which slides they explain.
+
+    None where no method fits the model, or no fold of it is fine-tuned.
 
     Args:
         config: The experiment's.
@@ -157,6 +159,20 @@ def prepare(
     seed = config.classifier.seeds[0]
     folds = tuple(config.cohort.only_folds if 'cohort' in config else ())
     folds = folds or tuple(range(len(dataset.folds)))
+    if recode is not None:
+        asked, folds = (
+            folds,
+            tuple(
+                fold
+                for fold in folds
+                if (place / f'seed_{seed}' / f'fold_{fold}' / RECORD).is_file()
+            ),
+        )
+        if missing := sorted({*asked} - {*folds}):
+            told = ', '.join(map(str, missing))
+            progress.console.print(f'explain: {place}: seed {seed} fold {told} not fine-tuned')
+        if not folds:
+            return None
     networks = {fold: load_trained(place / f'seed_{seed}' / f'fold_{fold}') for fold in folds}
     settings = options.explain_settings(config)
     methods = tuple(methods_of(networks[folds[0]].network, settings.methods))

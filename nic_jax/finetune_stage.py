@@ -1,4 +1,4 @@
-"""The stage that trains encoders and classifiers together, on the pixels of slides.
+"""The stage that trains encoders and classifiers together, on the pixels of slides or images.
 
     ENCODER/finetune/classifier/LABEL/MODEL/seed_S/fold_K/   an encoder and a classifier
     ENCODER/finetune/classifier/LABEL/MODEL/predictions.csv  hold-outs, as those of `classify`
@@ -9,9 +9,8 @@ and sees the same training and validation slides.
 
 import collections
 import functools
-import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +18,9 @@ import ml_collections
 import numpy as np
 
 from nic_jax import learned, progress, sweeps, workdir
-from nic_jax.classifiers.cross_validation import Dataset, prediction_rows
+from nic_jax.classifiers.cross_validation import Dataset, kept_scores, prediction_rows
 from nic_jax.classifiers.prediction import predict
-from nic_jax.classifiers.trained import load_trained
+from nic_jax.classifiers.trained import RECORD, load_trained
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import read_encoder
 from nic_jax.evaluation import predictions
@@ -45,7 +44,9 @@ def finetune_all(
     *,
     overwrite: bool,
 ) -> bool:
-    """Trains every seed and fold of a model on a label that is not yet; predicts the hold-outs.
+    """Trains every seed and fold of a model on a label that is not yet.
+
+    Predicts the hold-outs and, as `classify` does, slides without a label.
 
     Args:
         config: The experiment's.
@@ -61,10 +62,10 @@ def finetune_all(
         False while other processes still train some folds.
 
     Raises:
-        ValueError: Pixels that cannot be read, or folders made with other settings.
+        ValueError: Pixels that cannot be read, no trained classifier to begin with, or folders
+            made with other settings or from another classifier.
+        FloatingPointError: A loss is not finite.
     """
-    for each in pixels:
-        each.check()
     settings = FinetuneSettings(**config.finetune)
     told = {
         'encoder': folder.name,
@@ -78,6 +79,9 @@ def finetune_all(
     )
     only_folds = config.cohort.only_folds if 'cohort' in config else ()
     folds = tuple(only_folds) or tuple(range(len(dataset.folds)))
+    unlabelled = np.flatnonzero(~dataset.has_label)
+    if 'cohort' in config and not config.cohort.predict_unlabelled:
+        unlabelled = unlabelled[:0]
     rows, waiting = [], 0
     for seed in config.classifier.seeds:
         scores = collections.defaultdict(dict)  # slide -> {fold: scores}
@@ -95,6 +99,10 @@ def finetune_all(
                 if not free:
                     waiting += 1
                     continue
+                wanted = np.concatenate([fold.test, unlabelled])
+                if not (place / here / RECORD).exists():
+                    used = np.concatenate([fold.train, fold.valid, wanted])
+                    _check(pixels[index] for index in used)
                 tuned = finetune(
                     encoder,
                     load_trained(base / here),
@@ -107,13 +115,24 @@ def finetune_all(
                     folder=place / here,
                     report=functools.partial(_report, home, {**told, 'seed': seed, 'fold': number}),
                     tell=lambda text: progress.console.print(f'finetune: {title}: {text}'),
-                    identity={**dataset.identity, 'label': dataset.label_name, 'fold': number},
+                    identity={
+                        **dataset.identity,
+                        'label': dataset.label_name,
+                        'fold': number,
+                        'began_with': workdir.fingerprint(base / here / RECORD),
+                    },
                     overwrite=overwrite,
                 )
-                found = _predict(
-                    tuned, dataset, pixels, fold.test, place / here / 'scores.json', settings
+                encode = _encoding(tuned, dataset, pixels, chunk=settings.chunk)
+                found = kept_scores(
+                    place / here / 'scores.json',
+                    dataset,
+                    wanted,
+                    lambda missing, tuned=tuned, encode=encode: (
+                        predict(tuned.classifier, [encode(index)])[0] for index in missing
+                    ),
                 )
-            for index, score in zip(fold.test.tolist(), found, strict=True):
+            for index, score in zip(wanted.tolist(), found, strict=True):
                 scores[index][number] = score
         for index, by_fold in sorted(scores.items()):
             mean = len(by_fold) == len(folds)
@@ -126,21 +145,16 @@ def finetune_all(
     return True
 
 
-def _predict(
-    tuned: Tuned,
-    dataset: Dataset,
-    pixels: Sequence[Pixels],
-    indices: np.ndarray,
-    path: pathlib.Path,
-    settings: FinetuneSettings,
-) -> np.ndarray:
-    """Scores `[N, K]` of slides, encoded anew; those of `path` where they were predicted before."""
-    if path.exists():
-        return np.array(json.loads(path.read_text(encoding='utf-8')))
-    encode = _encoding(tuned, dataset, pixels, chunk=settings.chunk)
-    scores = [predict(tuned.classifier, [encode(index)])[0].tolist() for index in indices]
-    workdir.write_atomically(path, json.dumps(scores))
-    return np.array(scores)
+def _check(pixels: Iterable[Pixels]) -> None:
+    """Names all that cannot be read, before anything long."""
+    reasons = []
+    for each in pixels:
+        try:
+            each.check()
+        except ValueError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise ValueError('\n'.join(reasons))
 
 
 def recoding(
@@ -153,6 +167,9 @@ def recoding(
         place: The model's folder, of whose first seed the folds are.
         dataset: The grids that the slides were trained from.
         pixels: Of each grid.
+
+    Returns:
+        (index, fold) -> the slide's codes.
     """
 
     @functools.cache
@@ -168,11 +185,13 @@ def _encoding(
     tuned: Tuned, dataset: Dataset, pixels: Sequence[Pixels], *, chunk: int
 ) -> Callable[[int], EncodedGrid]:
     encoder, classifier = tuned
-    encode = jax.jit(functools.partial(encoder.apply, encoder.variables))
+    encode, variables = jax.jit(encoder.apply), jax.device_put(encoder.variables)
     # As many layers of codes as the grids have that the classifier was trained on.
     layout_alone = dataset.identity.get('turn_grids') or not pixels[0].turns_patches
     versions = 1 if layout_alone else max(classifier.settings.versions) + 1
-    return lambda index: encode_slide(pixels[index], encode, versions=versions, chunk=chunk)
+    return lambda index: encode_slide(
+        pixels[index], functools.partial(encode, variables), versions=versions, chunk=chunk
+    )
 
 
 def _report(home: pathlib.Path, told: Mapping[str, Any], record: Mapping[str, Any]) -> None:

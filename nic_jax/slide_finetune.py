@@ -22,7 +22,16 @@ Config = ml_collections.ConfigDict
 
 
 def encoder(config: Config, home: pathlib.Path, name: str) -> Encoder:
-    """The encoder that has made a folder of grids."""
+    """The encoder that has made a folder of grids.
+
+    Args:
+        config: The experiment's, which asks for it.
+        home: The workdir.
+        name: The folder's.
+
+    Raises:
+        EncoderError: It cannot be read.
+    """
     return next(asked for asked in asked_encoders(config) if asked.folder == name).load(home)
 
 
@@ -30,7 +39,14 @@ def encoder(config: Config, home: pathlib.Path, name: str) -> Encoder:
 def pixels(
     config: Config, home: pathlib.Path, name: str, dataset: Dataset
 ) -> Iterator[list[SlidePixels]]:
-    """What reads the pixels of each slide of a data set, as long as it is entered."""
+    """What reads the pixels of each slide of a data set, as long as it is entered.
+
+    Args:
+        config: The experiment's.
+        home: The workdir.
+        name: The folder of the grids.
+        dataset: Their data set.
+    """
     found = {entry.slide_id: entry for entry in entries(config)}
     cache = PixelCache(int(config.finetune.cache_gb * 1e9))
 

@@ -129,6 +129,9 @@ def _classify(
         )
         return False
     predictions.write(place / 'predictions.csv', rows)
+    if overwrite:  # what was tuned from other networks is not compared with these
+        tuned = learned.classifier(learned.folders(folder)[1], *names)
+        (tuned / 'predictions.csv').unlink(missing_ok=True)
     progress.console.print(
         f'classify: {title}: {len(rows)} predictions in {time.perf_counter() - began:.0f} s → '
         f'{place / "predictions.csv"}'

@@ -133,9 +133,9 @@ def read_points(
         folders: A config and workdir -> the folder of each encoder asked for.
 
     Returns:
-        Rows of predictions.csv. In each, `encoder` is its folder's name and `model` the model's,
-        both as without the sweep, and `point` is the value where there is a sweep. What points
-        share is given once a point.
+        Rows of predictions.csv. In each, `encoder` is what `learned.named` calls it and `model` the
+        model's name, both as without the sweep, and `point` is the value where there is a sweep.
+        What points share is given once a point.
     """
     unswept = copy.deepcopy(config)
     if 'sweep' in unswept:

@@ -16,7 +16,16 @@ Config = ml_collections.ConfigDict
 
 
 def encoder(config: Config, home: pathlib.Path, name: str) -> Encoder:
-    """The encoder that has made a folder of grids."""
+    """The encoder that has made a folder of grids.
+
+    Args:
+        config: The experiment's.
+        home: The workdir.
+        name: The folder's.
+
+    Raises:
+        EncoderError: It cannot be read.
+    """
     del config
     return load(name, home)
 
@@ -25,7 +34,14 @@ def encoder(config: Config, home: pathlib.Path, name: str) -> Encoder:
 def pixels(
     config: Config, home: pathlib.Path, name: str, dataset: Dataset
 ) -> Iterator[list[ImagePixels]]:
-    """What draws the pixels of each image of a data set."""
+    """What draws the pixels of each image of a data set.
+
+    Args:
+        config: The experiment's.
+        home: The workdir.
+        name: The folder of the grids.
+        dataset: Their data set.
+    """
     del home, name  # an image is a function of its number, its digits and the seed
     study, split = RectangleStudy(**config.images), split_of(config)
     numbers = {'train': split.train, 'test': split.test}

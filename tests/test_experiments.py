@@ -16,6 +16,7 @@ import zarr
 from program import ROOT, finish, load_experiment
 from tile_files import read_csv
 
+from nic_jax.classifiers.trained import load_trained
 from nic_jax.encoders.architectures import encoder_network
 from nic_jax.encoders.conv import conv_encoder, module
 from nic_jax.encoders.storage import load_encoder, write_encoder
@@ -410,11 +411,24 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
     tuned = home / 'small' / 'finetune' / 'classifier' / 'grade' / 'spatial'
     rows = read_csv(tuned / 'predictions.csv')
     frozen = read_csv(home / 'small' / 'classifier' / 'grade' / 'spatial' / 'predictions.csv')
-    tested = [row for row in frozen if row['subset'] == 'test']
-    assert [row['slide_id'] for row in rows] == [row['slide_id'] for row in tested]
-    assert load_encoder(str(tuned / 'seed_0' / 'fold_1')).network == network
+    keys = ('slide_id', 'fold', 'subset')  # slides without a label too
+    assert [[row[key] for key in keys] for row in rows] == [
+        [row[key] for key in keys] for row in frozen
+    ]
+    best = load_encoder(str(tuned / 'seed_0' / 'fold_1'))
+    assert (best.network, best.name) == (network, 'small-tuned')
     table = read_csv(home / 'report' / 'table.csv')
     assert {row['encoder'] for row in table} == {'small', 'small, fine-tuned'}
+    # Each slide is explained by its own fold's pair: these are the maps of its codes.
+    explained = home / 'small' / 'finetune' / 'explain' / 'grade' / 'spatial'
+    folds_of = {row['slide_id']: row['fold'] for row in rows if row['subset'] == 'test'}
+    files = sorted(explained.glob('*/explained.json'))
+    assert len(files) == len(rows)
+    for path in files:
+        told = json.loads(path.read_text())
+        if told['subset'] == 'test':
+            assert told['folds'] == [int(folds_of[told['slide_id']])]
+            assert told['encoder'] == 'small, fine-tuned'
 
 
 def test_synthetic_images_are_tuned_from_their_labels(program, synthetic, tmp_path):
@@ -435,6 +449,11 @@ def test_synthetic_images_are_tuned_from_their_labels(program, synthetic, tmp_pa
     rows = read_csv(tuned / 'predictions.csv')
     assert len(rows) == 10  # test images
     assert load_encoder(str(tuned / 'seed_0' / 'fold_0')).channels == 1
+    # What is drawn for training is what the grids were made of: at first, the loss is the same.
+    path = tmp_path / 'bigan' / 'classifier' / 'digit' / 'cnn' / 'seed_0' / 'fold_0'
+    losses = [record['valid_loss'] for record in load_trained(path).history]
+    first = load_trained(tuned / 'seed_0' / 'fold_0').history[0]['valid_loss']
+    assert first == pytest.approx(min(losses), abs=1e-3)  # grids are of half precision
     table = read_csv(tmp_path / 'report' / 'table.csv')
     names = {'bigan', 'bigan, fine-tuned', 'mean'}
     assert {row['encoder'] for row in table} == names

@@ -160,6 +160,19 @@ def test_a_crop_is_of_the_patches_that_its_codes_are_of(cohort, version):
     )
 
 
+def test_what_is_kept_in_memory_is_of_that_crop_alone(cohort):
+    kept = dataclasses.replace(cohort.pixels[1], cache=PixelCache(1 << 20))
+    straight = dataclasses.replace(kept, cache=PixelCache(0))
+    for size in (9, 4, 9):  # from the same corner
+        patches, wanted = (
+            pixels.crop(Draw(0, 0, 0, version=3), size=size) for pixels in (kept, straight)
+        )
+        np.testing.assert_array_equal(patches.cells, wanted.cells)
+        for start in (2, 0):
+            count = len(wanted.cells)
+            np.testing.assert_array_equal(patches.read(start, count), wanted.read(start, count))
+
+
 def test_new_codes_are_those_of_compressing(cohort):
     encode = functools.partial(cohort.encoder.apply, cohort.encoder.variables)
     encoded = encode_slide(cohort.pixels[2], encode, versions=1, chunk=8)
@@ -170,6 +183,9 @@ def test_the_result_is_an_ordinary_encoder_and_classifier(cohort, base, tmp_path
     reports = []
     tuned = tune(cohort, base, tmp_path / 'fold_0', report=reports.append)
     assert [record['step'] for record in reports] == [0, 2, 4]
+    odd = tune(cohort, base, tmp_path / 'odd', dataclasses.replace(SETTINGS, steps=3))
+    history = odd.classifier.history
+    assert [record['step'] for record in history] == [0, 2, 3]  # the last one counts
     losses = [record['valid_loss'] for record in reports]
     assert tuned.classifier.best_epoch == int(np.argmin(losses))
     assert load_encoder(str(tmp_path / 'fold_0')).sha256() == tuned.encoder.sha256()

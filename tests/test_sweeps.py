@@ -229,6 +229,15 @@ def test_predictions_of_every_point_are_read_and_of_no_other_sweep(tmp_path):
         ('vae', 'cnn', 9),
         ('vae', 'cnn', 18),
     }
+    for encoder, model in (('vae', 'cnn'), ('vae', 'cnn@train_slides=8'), ('vae@stride=9', 'cnn')):
+        leave(tmp_path, f'{encoder}/finetune', model)
+    tuned = ('vae, fine-tuned', 'cnn')
+    assert (*tuned, '') in read(synthetic(encoder='vae'), tmp_path)
+    found = read(synthetic(*TRAIN_SIZE, encoder='vae', model='cnn,abmil'), tmp_path)
+    assert {each for each in found if each[0] == tuned[0]} == {(*tuned, 8)}
+    found = read(synthetic('images.stride', (9, 18), encoder='vae'), tmp_path)
+    assert {each for each in found if each[0] == tuned[0]} == {(*tuned, 9)}
+    shutil.rmtree(tmp_path / 'vae' / 'finetune')
     # What points share is there at each of them.
     assert read(synthetic(*CODE_SIZE, encoder='vae,mean'), tmp_path) == {
         ('vae', 'cnn', 4),

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from nic_jax import workdir
 from nic_jax.classifiers.batches import Examples
 from nic_jax.classifiers.prediction import predict
-from nic_jax.classifiers.trained import Trained, TrainSettings
+from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.classifiers.training import train
 from nic_jax.folds import Fold, subset_cases
 from nic_jax.grids import GridLike
@@ -133,7 +133,14 @@ def cross_validate(
                     overwrite=overwrite,
                 )
                 wanted = np.concatenate([fold.test, unlabelled])
-                scores = _predict(trained, dataset, wanted, place / 'scores.json')
+                scores = kept_scores(
+                    place / 'scores.json',
+                    dataset,
+                    wanted,
+                    lambda missing, trained=trained: predict(
+                        trained, [dataset.grids[index] for index in missing]
+                    ),
+                )
             for index, score in zip(wanted.tolist(), scores, strict=True):
                 found[index][number] = score
         for index, by_fold in sorted(found.items()):
@@ -142,18 +149,28 @@ def cross_validate(
     return None if waiting else rows
 
 
-def _predict(
-    trained: Trained, dataset: Dataset, indices: np.ndarray, path: pathlib.Path
+def kept_scores(
+    path: pathlib.Path,
+    dataset: Dataset,
+    indices: np.ndarray,
+    predict: Callable[[list[int]], Iterable[np.ndarray]],
 ) -> np.ndarray:
-    """Scores `[N, K]`; those of grids that were predicted before are read from `path`."""
+    """Scores `[N, K]` of slides; those of grids that were predicted before are read from `path`.
+
+    Args:
+        path: scores.json of a network.
+        dataset: The grids.
+        indices: Of the slides in it.
+        predict: Indices -> scores `[K]` of each.
+    """
     scores = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
-    grids = [dataset.grids[index] for index in indices]
-    missing = [grid for grid in grids if grid.fingerprint not in scores]
+    prints = {int(index): dataset.grids[index].fingerprint for index in indices}
+    missing = [index for index, fingerprint in prints.items() if fingerprint not in scores]
     if missing:
-        for grid, score in zip(missing, predict(trained, missing), strict=True):
-            scores[grid.fingerprint] = score.tolist()
+        for index, score in zip(missing, predict(missing), strict=True):
+            scores[prints[index]] = score.tolist()
         workdir.write_atomically(path, json.dumps(scores))
-    return np.array([scores[grid.fingerprint] for grid in grids])
+    return np.array([scores[fingerprint] for fingerprint in prints.values()])
 
 
 def prediction_rows(

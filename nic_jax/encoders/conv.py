@@ -88,7 +88,7 @@ def apply_folded(
     layers, dense = _fold(network, variables, pool, centre)
     dtype = patches.dtype if half else layers[0].kernel.dtype
 
-    # Weights are rounded where they are used: their derivatives are added up in their own type.
+    # Weights are rounded where they are used: what calls this adds derivatives in their own type.
     def encode(layer_output, patches):
         x = patches.astype(dtype) - centre
         for layer in layers:

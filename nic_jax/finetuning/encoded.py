@@ -80,7 +80,7 @@ def encode_slide(pixels: Pixels, encode: Encode, *, versions: int, chunk: int) -
     with contextlib.closing(parts):
         for part in parts:
             turned = (turn(part, version, axes=(1, 2)) for version in range(versions))
-            found.append([encode(np.ascontiguousarray(patches)) for patches in turned])
+            found.append([encode(np.ascontiguousarray(each)) for each in turned])
             jax.block_until_ready(found[-2:][0])  # one chunk waits behind the running one
     by_patch = np.concatenate([np.stack(codes) for codes in found], axis=1)[:, :count]
     codes = np.zeros((versions, *pixels.encoded.shape, by_patch.shape[-1]), np.float32)

@@ -51,7 +51,7 @@ class ImagePixels:
         """The patches of a crop, upright, and the places of their codes in it."""
         cells = np.argwhere(inside_crop(self.encoded, draw, size=size))
 
-        @functools.cache  # an image is drawn once a crop, whatever the chunks
+        @functools.cache  # an image is drawn once a crop, or by each thread that begins with it
         def patches() -> np.ndarray:
             image = rectangles.draw(self.study, self.digits, seed=self.seed, index=self.index)
             return rectangles.cells(image.pixels, self.study.cell, self.study.step)

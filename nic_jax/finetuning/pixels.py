@@ -1,5 +1,6 @@
 """What fine-tuning asks of any image: the patches behind a crop of its grid."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,7 +22,9 @@ class Pixels(Protocol):
         slide_id: Its name.
         encoded: Cells that are encoded, bool `[H, W]`.
         patch_shape: P, P, channels.
-        turns_patches: Whether a version turns each patch with the layout, or the layout alone.
+        turns_patches: Whether a version turns each patch with the layout, or the layout alone. A
+            classifier of grids in one version has seen the layout turned alone; slides' patches
+            are turned in its training from pixels all the same, as an augmentation.
     """
 
     slide_id: str
@@ -52,26 +55,29 @@ class PixelCache:
         """Takes at most `budget` bytes."""
         self._left, self._kept, self._lock = budget, {}, threading.Lock()
 
-    def reader(self, key: Any, count: int, nbytes: int, read: Read) -> Read:
-        """What reads the patches of a crop, from memory where they fit.
+    def reader(self, key: Any, shape: tuple[int, ...], read: Read) -> Read:
+        """What reads the patches of a crop: from memory where they fit, once they were read.
 
         Args:
-            key: Of the crop.
-            count: Its patches.
-            nbytes: Of one patch.
+            key: Of the crop, all that its patches depend on.
+            shape: Of its patches, `[N, P, P, channels]`.
             read: From the image.
         """
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None:
-                if count * nbytes > self._left:
+            if key not in self._kept:
+                if math.prod(shape) > self._left:
                     return read
-                self._left -= count * nbytes
-        if kept is None:
-            kept = read(0, count)
-            with self._lock:
-                kept = self._kept.setdefault(key, kept)
-        return lambda start, stop: kept[start:stop]
+                self._left -= math.prod(shape)
+                self._kept[key] = np.empty(shape, np.uint8), np.zeros(shape[0], bool)
+            pixels, known = self._kept[key]
+
+        def kept(start: int, stop: int) -> np.ndarray:
+            if not known[start:stop].all():  # two threads may read the same: they write the same
+                pixels[start:stop] = read(start, stop)
+                known[start:stop] = True
+            return pixels[start:stop]
+
+        return kept
 
 
 def inside_crop(encoded: np.ndarray, draw: Draw, *, size: int) -> np.ndarray:

@@ -25,10 +25,10 @@ class FinetuneSettings:
         clip: Largest norm of the gradient of each network.
         encoder_trains: 'all', 'last:N' (its last N layers), or 'lora:R' (adapters of rank R).
         form: 'device' or 'streamed'; None chooses by size.
-        precision: 'float32' or 'bfloat16', of what encodes patches in training; weights, sums and
-            the classifier are float32 with both, and so is validation.
+        precision: 'float32' or 'bfloat16', of what encodes patches in training; weights, sums over
+            chunks and the classifier are float32 with both, and so is validation.
         augmentation: Of patches, on the device: one of `PRESETS`.
-        valid_every: Steps between validations; the first is before any.
+        valid_every: Steps between validations; the first is before any, the last after all.
         patience: Validations without a better loss, after which it stops.
         checkpoint_every: Steps between checkpoints.
         cache_gb: Memory for pixels that have been read.

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import itertools
-import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -97,9 +96,8 @@ class SlidePixels:
         blocks = tiling.blocks(self.plan, inside, (0, 0), max(1, *inside.shape))
         cells = np.concatenate(blocks) if blocks else np.zeros((0, 2), int)
         pixels = self.cache.reader(
-            (self.slide_id, draw.top, draw.left),
-            len(cells),
-            math.prod(self.patch_shape),
+            (self.slide_id, draw.top, draw.left, size),
+            (len(cells), *self.patch_shape),
             lambda start, stop: self._read(cells[start:stop]),
         )
 

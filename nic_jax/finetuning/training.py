@@ -132,7 +132,7 @@ def finetune(
     moments = optimizer.init(trained)
     update = jax.jit(update_of(optimizer), donate_argnums=(0, 2))
     best = jax.device_get(trained)
-    validations = settings.steps // settings.valid_every + 1
+    validations = -(-settings.steps // settings.valid_every) + 1
     history = np.full((validations, len(_COLUMNS)), np.nan)
     done = np.zeros((), np.int64)  # steps
     trained, moments, frozen = jax.device_put((trained, moments, frozen), devices.replicated(mesh))
@@ -213,9 +213,10 @@ def finetune(
             )
         sums += loss, time.perf_counter() - began, result.waited
         done = np.int64(step + 1)
-        if done % settings.valid_every == 0:
-            validate(int(done) // settings.valid_every, int(done))
-        if done % settings.checkpoint_every == 0 or done % settings.valid_every == 0:
+        due = done % settings.valid_every == 0 or done == settings.steps
+        if due:
+            validate(number + 1, int(done))
+        if due or done % settings.checkpoint_every == 0:
             checkpoints.save(
                 unfinished / 'checkpoint', (trained, moments, best, history, sums, done)
             )
@@ -223,7 +224,9 @@ def finetune(
     # ---- The result ---------------------------------------------------------------------------
     frozen = jax.device_get(frozen)
     tuned_encoder = dataclasses.replace(
-        encoder, variables=_host(trainable.merge(best['encoder'], frozen['encoder']))
+        encoder,
+        name=f'{encoder.name}-tuned',
+        variables=_host(trainable.merge(best['encoder'], frozen['encoder'])),
     )
     kept = history[~np.isnan(history[:, 0])]
     tuned = dataclasses.replace(
