@@ -44,7 +44,7 @@ End to end, from what `classify` has trained, half an hour an encoder on two cor
         --config.finetune.hold=20 --config.finetune.warmup=10 --config.explain.slides=80 \
         --stages=compress,classify,finetune,explain,evaluate
 
-Its result is in the README: AUC ties with the frozen encoder, and a VAE looks at the lesions better.
+Its result is in the README: AUC ties with the frozen encoder; a VAE looks at lesions better.
 """
 
 from nic_jax import config as defaults
