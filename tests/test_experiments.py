@@ -405,6 +405,7 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
         *(f'--config.finetune.{name}=2' for name in ('steps', 'slides', 'valid_every')),
         '--config.finetune.hold=0',
         '--config.finetune.chunk=16',
+        '--config.explain.slides=4',
         '--stages=compress,classify,finetune,explain,evaluate',
     )
     assert 'device: the pixels of' in printed
@@ -423,7 +424,7 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
     explained = home / 'small' / 'finetune' / 'explain' / 'grade' / 'spatial'
     folds_of = {row['slide_id']: row['fold'] for row in rows if row['subset'] == 'test'}
     files = sorted(explained.glob('*/explained.json'))
-    assert len(files) == len(rows)
+    assert len(files) == 4
     for path in files:
         told = json.loads(path.read_text())
         if told['subset'] == 'test':
