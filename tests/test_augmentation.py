@@ -277,6 +277,7 @@ def test_what_is_off_does_not_change_what_others_draw():
     np.testing.assert_allclose(np.mean(alone, (1, 2, 3)), np.mean(both, (1, 2, 3)), **CLOSE)
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager():
     patches = _smooth()
     compiled = augment(jax.random.key(0), patches, PRESETS['strong'])
@@ -361,6 +362,7 @@ def test_settings_that_make_no_sense(settings, message):
         Augmentation(**settings)
 
 
+@pytest.mark.slow
 def test_sheet_has_a_row_for_each_transform(tmp_path):
     assert list(augmentation_sheet.single_transforms(PRESETS['cells'])) == ['zoom', 'elastic']
     strong = augmentation_sheet.single_transforms(PRESETS['strong'])

@@ -105,6 +105,7 @@ def test_groups_of_unknown_names_count_and_are_told():
     assert found.area_mm2 == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_areas_of_real_lesions_are_those_of_a_raster(shared, tmp_path):
     """CAMELYON16's own outlines, in NCRF's format, against the pixels scikit-image fills."""
     with tarfile.open(shared / 'data/annotations/camelyon16_ncrf_jsons.tar.xz') as archive:

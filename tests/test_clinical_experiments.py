@@ -99,6 +99,7 @@ def test_files_are_checked_before_anything_starts(name, tmp_path):
 # ---- CAMELYON16 ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_camelyon_tests_every_slide_once_but_those_for_encoders(camelyon):
     home, printed = camelyon
     entries = challenges.read('camelyon16', home / 'slides')
@@ -116,6 +117,7 @@ def test_camelyon_tests_every_slide_once_but_those_for_encoders(camelyon):
     }
 
 
+@pytest.mark.slow
 def test_camelyon_knows_groups_and_lesions_in_cells(camelyon):
     home, _ = camelyon
     entries = {each.slide_id: each.row for each in challenges.read('camelyon16', home / 'slides')}
@@ -133,6 +135,7 @@ def test_camelyon_knows_groups_and_lesions_in_cells(camelyon):
     assert (home / 'report' / 'lesion_size.csv').exists()
 
 
+@pytest.mark.slow
 def test_camelyon_learns_what_the_miniature_shows(camelyon):
     rows = predicted(camelyon[0], MEAN_RGB, 'metastasis', 'spatial')
     labels = [row['label'] == 'tumor' for row in rows]
@@ -177,6 +180,7 @@ def test_the_multitask_protocol_has_no_hold_outs_but_a_submission(tupac, tmp_pat
 # ---- Liver ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_liver_scores_patients_for_both_labels(liver):
     home, printed = liver
     assert '21 slides of 16 patients' in printed

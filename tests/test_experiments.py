@@ -374,6 +374,7 @@ def test_slides_are_explained_by_networks_that_never_saw_them(cohort):
     assert not (folder / 'localisation.csv').exists()  # nothing is known of lesions
 
 
+@pytest.mark.slow
 def test_a_regression_shares_the_grids(program, cohort, slides):
     grids = sorted((cohort / MEAN_RGB / 'grids').glob('*.zarr/zarr.json'))
     times = [path.stat().st_mtime_ns for path in grids]
@@ -387,6 +388,7 @@ def test_a_regression_shares_the_grids(program, cohort, slides):
     assert [path.stat().st_mtime_ns for path in grids] == times
 
 
+@pytest.mark.slow
 def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
     network = encoder_network('vae', family='pyramid', patch_size=16, channels=3, code_size=6)
     network |= {'widths': [4, 8], 'dense': 8}

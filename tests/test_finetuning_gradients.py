@@ -266,6 +266,7 @@ def test_stored_variables_get_the_gradient_of_the_plain_network(
         assert np.linalg.norm(got - wanted) < 1e-3 * np.linalg.norm(wanted), name
 
 
+@pytest.mark.slow
 def test_half_precision_turns_no_gradient_of_a_layer_by_much(shared):
     encoder = real_encoder('published', shared)
     classify, head = toy_slides.classifier(code_size=encoder.code_size, outputs=2)

@@ -334,6 +334,7 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_does_nothing(program, b
     assert 'images encoded' not in printed
 
 
+@pytest.mark.slow
 def test_training_sizes_share_grids(program, swept, tmp_path):
     shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
     before, logged = files(tmp_path), len(read_metrics(tmp_path, 'classify'))
@@ -353,6 +354,7 @@ def test_training_sizes_share_grids(program, swept, tmp_path):
     assert {each['point'] for each in read_table(tmp_path)} == {'8', '20'}
 
 
+@pytest.mark.slow
 def test_sizes_of_codes_share_patches(program, swept, tmp_path):
     shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
     before, logged = files(tmp_path), len(read_metrics(tmp_path, 'encoder'))
