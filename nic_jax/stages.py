@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -198,9 +199,12 @@ def explain(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     finished = True
     for folder in _source(config, 'encoder_folders')(config, home):
         datasets, _ = _source(config, 'datasets')(config, home, folder.name)
+        references = _explaining(config).references(config, home, folder.name)
         for dataset, model in itertools.product(datasets, options.models(config)):
             for own in learned.folders(folder):
-                finished &= _explain(config, home, own, dataset, model, overwrite=overwrite)
+                finished &= _explain(
+                    config, home, own, dataset, model, references=references, overwrite=overwrite
+                )
     return finished
 
 
@@ -211,6 +215,7 @@ def _explain(
     dataset: Dataset,
     model: str,
     *,
+    references: Callable[[str], explain_stage.Reference | None],
     overwrite: bool,
 ) -> bool:
     """Explains one model on one label, as it was trained in one of `learned.folders`."""
@@ -231,7 +236,7 @@ def _explain(
             own,
             dataset,
             model,
-            references=_explaining(config).references(config, home, grids.name),
+            references=references,
             recode=recode,
             overwrite=overwrite,
         )

@@ -267,14 +267,15 @@ def test_stored_variables_get_the_gradient_of_the_plain_network(
 
 
 @pytest.mark.slow
-def test_half_precision_turns_no_gradient_of_a_layer_by_much(shared):
-    encoder = real_encoder('published', shared)
+@pytest.mark.parametrize(('kind', 'size'), [('published', 64), ('pyramid', 16)])
+def test_half_precision_turns_no_gradient_of_a_layer_by_much(shared, kind, size):
+    encoder = real_encoder(kind, shared)
     classify, head = toy_slides.classifier(code_size=encoder.code_size, outputs=2)
     single = Networks(encoder.apply, classify, encoder.code_size, crop=toy_slides.R)
     half = dataclasses.replace(single, half=True)
     variables = {'encoder': encoder.variables, 'classifier': head}
     trees = toy_slides.divided(variables, encoder=whole, classifier=whole)
-    slide, key = toy_slides.patches(9, size=64), jax.random.key(0)
+    slide, key = toy_slides.patches(9, size=size), jax.random.key(0)
     # Bright, as tissue is: pixels far from 0 are what bfloat16 is worst at.
     bright = Patches(slide.cells, lambda *span: 128 + slide.read(*span) // 2)
     for build in FORMS:
