@@ -157,23 +157,18 @@ def prepare(
     """
     place = learned.classifier(own, dataset.label_name, model + sweeps.suffix(config, model))
     seed = config.classifier.seeds[0]
-    folds = tuple(config.cohort.only_folds if 'cohort' in config else ())
-    folds = folds or tuple(range(len(dataset.folds)))
+    folds = dataset.chosen_folds(options.only_folds(config))
     if recode is not None:
-        asked, folds = (
-            folds,
-            tuple(
-                fold
-                for fold in folds
-                if (place / f'seed_{seed}' / f'fold_{fold}' / RECORD).is_file()
-            ),
-        )
-        if missing := sorted({*asked} - {*folds}):
+        missing = [
+            fold for fold in folds if not (place / learned.network(seed, fold) / RECORD).is_file()
+        ]
+        if missing:
             told = ', '.join(map(str, missing))
             progress.console.print(f'explain: {place}: seed {seed} fold {told} not fine-tuned')
+        folds = tuple(fold for fold in folds if fold not in missing)
         if not folds:
             return None
-    networks = {fold: load_trained(place / f'seed_{seed}' / f'fold_{fold}') for fold in folds}
+    networks = {fold: load_trained(place / learned.network(seed, fold)) for fold in folds}
     settings = options.explain_settings(config)
     methods = tuple(methods_of(networks[folds[0]].network, settings.methods))
     if not methods:
@@ -182,7 +177,7 @@ def prepare(
     settings = dataclasses.replace(settings, methods=methods)
     folder = own.joinpath('explain', *place.parts[-2:])
     trained = {
-        str(fold): workdir.fingerprint(place / f'seed_{seed}' / f'fold_{fold}' / RECORD)
+        str(fold): workdir.fingerprint(place / learned.network(seed, fold) / RECORD)
         for fold in folds
     }
     made_with = dataclasses.asdict(settings) | {'target': config.explain.target, 'trained': trained}

@@ -7,7 +7,6 @@ Each fold begins with the encoder and with the classifier that `classify` has tr
 and sees the same training and validation slides.
 """
 
-import collections
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +16,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from nic_jax import learned, progress, sweeps, workdir
-from nic_jax.classifiers.cross_validation import Dataset, kept_scores, prediction_rows
+from nic_jax import learned, options, progress, sweeps, workdir
+from nic_jax.classifiers.cross_validation import Dataset, Predict, predict_folds
 from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import RECORD, load_trained
 from nic_jax.encoders.encoder import Encoder
@@ -28,7 +27,7 @@ from nic_jax.finetuning.encoded import EncodedGrid, encode_slide
 from nic_jax.finetuning.pixels import Pixels
 from nic_jax.finetuning.settings import FinetuneSettings
 from nic_jax.finetuning.training import Tuned, finetune
-from nic_jax.folds import subset_cases
+from nic_jax.folds import Fold
 
 Config = ml_collections.ConfigDict
 
@@ -67,77 +66,52 @@ def finetune_all(
         FloatingPointError: A loss is not finite.
     """
     settings = FinetuneSettings(**config.finetune)
-    told = {
-        'encoder': folder.name,
-        'label_name': dataset.label_name,
-        'model': model + sweeps.suffix(config, model),
-    }
-    title = ', '.join(told.values())
-    base, place = (
-        learned.classifier(own, told['label_name'], told['model'])
-        for own in learned.folders(folder)
+    names = (dataset.label_name, model + sweeps.suffix(config, model))
+    base, place = (learned.classifier(own, *names) for own in learned.folders(folder))
+    title = ', '.join((folder.name, *names))
+
+    def fit(seed: int, number: int, fold: Fold) -> Predict:
+        here = learned.network(seed, number)
+        if not (place / here / RECORD).exists():
+            used = [fold.train, fold.valid, fold.test]
+            if options.predict_unlabelled(config):
+                used.append(dataset.unlabelled)
+            _check(pixels[index] for index in np.concatenate(used))
+        where = dict(zip(('encoder', 'label_name', 'model'), (folder.name, *names), strict=True))
+        tuned = finetune(
+            encoder,
+            load_trained(base / here),
+            train=dataset.examples(fold.train),
+            valid=dataset.examples(fold.valid),
+            train_pixels=[pixels[index] for index in fold.train],
+            valid_pixels=[pixels[index] for index in fold.valid],
+            settings=settings,
+            seed=seed,
+            folder=place / here,
+            report=functools.partial(_report, home, {**where, 'seed': seed, 'fold': number}),
+            tell=lambda text: progress.console.print(f'finetune: {title}: {text}'),
+            identity={
+                **dataset.identity,
+                'label': dataset.label_name,
+                'fold': number,
+                'began_with': workdir.fingerprint(base / here / RECORD),
+            },
+            overwrite=overwrite,
+        )
+        encode = _encoding(tuned, dataset, pixels, chunk=settings.chunk)
+        return lambda indices: (predict(tuned.classifier, [encode(index)])[0] for index in indices)
+
+    rows = predict_folds(
+        dataset,
+        fit,
+        model=model,
+        seeds=config.classifier.seeds,
+        folder=place,
+        train_slides=config.classifier.train_slides,
+        only_folds=options.only_folds(config),
+        predict_unlabelled=options.predict_unlabelled(config),
     )
-    only_folds = config.cohort.only_folds if 'cohort' in config else ()
-    folds = tuple(only_folds) or tuple(range(len(dataset.folds)))
-    unlabelled = np.flatnonzero(~dataset.has_label)
-    if 'cohort' in config and not config.cohort.predict_unlabelled:
-        unlabelled = unlabelled[:0]
-    rows, waiting = [], 0
-    for seed in config.classifier.seeds:
-        scores = collections.defaultdict(dict)  # slide -> {fold: scores}
-        for number in folds:
-            here = f'seed_{seed}/fold_{number}'
-            fold = subset_cases(
-                dataset.folds[number],
-                dataset.case_ids,
-                dataset.targets,
-                slides=config.classifier.train_slides,
-                task=dataset.task,
-                seed=number,
-            )
-            with workdir.lock(place, here) as free:
-                if not free:
-                    waiting += 1
-                    continue
-                wanted = np.concatenate([fold.test, unlabelled])
-                if not (place / here / RECORD).exists():
-                    used = np.concatenate([fold.train, fold.valid, wanted])
-                    _check(pixels[index] for index in used)
-                tuned = finetune(
-                    encoder,
-                    load_trained(base / here),
-                    train=dataset.examples(fold.train),
-                    valid=dataset.examples(fold.valid),
-                    train_pixels=[pixels[index] for index in fold.train],
-                    valid_pixels=[pixels[index] for index in fold.valid],
-                    settings=settings,
-                    seed=seed,
-                    folder=place / here,
-                    report=functools.partial(_report, home, {**told, 'seed': seed, 'fold': number}),
-                    tell=lambda text: progress.console.print(f'finetune: {title}: {text}'),
-                    identity={
-                        **dataset.identity,
-                        'label': dataset.label_name,
-                        'fold': number,
-                        'began_with': workdir.fingerprint(base / here / RECORD),
-                    },
-                    overwrite=overwrite,
-                )
-                encode = _encoding(tuned, dataset, pixels, chunk=settings.chunk)
-                found = kept_scores(
-                    place / here / 'scores.json',
-                    dataset,
-                    wanted,
-                    lambda missing, tuned=tuned, encode=encode: (
-                        predict(tuned.classifier, [encode(index)])[0] for index in missing
-                    ),
-                )
-            for index, score in zip(wanted.tolist(), found, strict=True):
-                scores[index][number] = score
-        for index, by_fold in sorted(scores.items()):
-            mean = len(by_fold) == len(folds)
-            rows += prediction_rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
-    if waiting:
+    if rows is None:
         progress.console.print(f'finetune: {title}: other processes still train some folds')
         return False
     predictions.write(place / 'predictions.csv', rows)
@@ -174,7 +148,7 @@ def recoding(
 
     @functools.cache
     def encode(fold: int) -> Callable[[int], EncodedGrid]:
-        own = place / f'seed_{config.classifier.seeds[0]}' / f'fold_{fold}'
+        own = place / learned.network(config.classifier.seeds[0], fold)
         tuned = Tuned(read_encoder(own), load_trained(own))
         return _encoding(tuned, dataset, pixels, chunk=config.finetune.chunk)
 

@@ -26,6 +26,11 @@ def classifier(own: pathlib.Path, label_name: str, model: str) -> pathlib.Path:
     return own / 'classifier' / file_name(label_name) / file_name(model)
 
 
+def network(seed: int, fold: int) -> str:
+    """Where one network is, in a model's folder."""
+    return f'seed_{seed}/fold_{fold}'
+
+
 def named(encoder: str, folder: pathlib.Path) -> str:
     """What tables call the networks of either of `folders`.
 

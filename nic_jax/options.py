@@ -56,6 +56,16 @@ def models(config: Config) -> list[str]:
     return asked
 
 
+def only_folds(config: Config) -> tuple[int, ...]:
+    """The folds that are asked for, or none for all."""
+    return tuple(config.cohort.only_folds) if 'cohort' in config else ()
+
+
+def predict_unlabelled(config: Config) -> bool:
+    """Whether slides without a label are predicted."""
+    return 'cohort' not in config or config.cohort.predict_unlabelled
+
+
 def explain_settings(config: Config) -> ExplainSettings:
     """How saliency is computed.
 

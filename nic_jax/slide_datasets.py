@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from nic_jax import challenges, cohort, folds, options, progress, workdir
+from nic_jax import challenges, cohort, folds, options, progress, slide_labels, workdir
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.compress import grid_path
 from nic_jax.compression.settings import differences, request
@@ -149,7 +149,7 @@ def _lesion_areas(found: Sequence[cohort.SlideEntry], grids: Sequence[Grid]) -> 
     columns = cohort.table_columns(found)
     for column in ('lesion_area', 'lesion_area_mm2'):
         if column in columns:
-            areas = cohort.numbers(found, column)
+            areas = slide_labels.numbers(found, column)
             if column == 'lesion_area_mm2':
                 sides = [each.attributes['stride'] * each.attributes['mpp'] for each in grids]
                 areas = areas * 1e6 / np.square(sides)
@@ -160,7 +160,7 @@ def _lesion_areas(found: Sequence[cohort.SlideEntry], grids: Sequence[Grid]) -> 
 def _groups(found: Sequence[cohort.SlideEntry]) -> dict[str, np.ndarray]:
     """Subsets that are scored for themselves, of columns `group_NAME` of 0 and 1."""
     names = [name for name in cohort.table_columns(found) if name.startswith('group_')]
-    return {name.removeprefix('group_'): cohort.numbers(found, name) == 1 for name in names}
+    return {name.removeprefix('group_'): slide_labels.numbers(found, name) == 1 for name in names}
 
 
 def _targets(
@@ -168,11 +168,11 @@ def _targets(
 ) -> tuple[np.ndarray, tuple[str, ...] | None, np.ndarray]:
     """Targets, names of classes, and who has a label."""
     if task != 'survival':
-        return cohort.labels(found, label, task=task)
+        return slide_labels.labels(found, label, task=task)
     for key in ('time', 'event'):
         if config.cohort[key] is None:
             raise ValueError(f'survival needs a column: --config.cohort.{key}=COLUMN')
-    targets, has_label = cohort.survival_labels(
+    targets, has_label = slide_labels.survival_labels(
         found, time=config.cohort.time, event=config.cohort.event
     )
     return targets, None, has_label

@@ -97,10 +97,11 @@ def _classify(
     names = (dataset.label_name, model + sweeps.suffix(config, model))
     place = learned.classifier(folder, *names)
     title = f'{folder.name}, {", ".join(names)}'
-    only_folds = config.cohort.only_folds if 'cohort' in config else ()
-    folds = len(only_folds) or len(dataset.folds)
-    total = len(config.classifier.seeds) * folds * settings.epochs
-    with progress.bar(f'classify {title}', total=total, unit='epochs') as advance:
+    only_folds = options.only_folds(config)
+    networks = len(config.classifier.seeds) * len(dataset.chosen_folds(only_folds))
+    with progress.bar(
+        f'classify {title}', total=networks * settings.epochs, unit='epochs'
+    ) as advance:
 
         def report(seed, fold, record):
             where = {'encoder': folder.name, 'label_name': names[0], 'model': names[1]}
@@ -120,7 +121,7 @@ def _classify(
             report=report,
             train_slides=config.classifier.train_slides,
             only_folds=only_folds,
-            predict_unlabelled='cohort' not in config or config.cohort.predict_unlabelled,
+            predict_unlabelled=options.predict_unlabelled(config),
             overwrite=overwrite,
         )
     if rows is None:

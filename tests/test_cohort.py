@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from nic_jax import cohort
+from nic_jax import cohort, slide_labels
 from nic_jax.cohort import CohortError, SlideEntry
 
 
@@ -226,7 +226,7 @@ def test_shards_part_the_table():
 
 
 def test_class_labels():
-    values, names, known = cohort.labels(
+    values, names, known = slide_labels.labels(
         _entries('grade', ['low', '', 'high', 'NA', 'low', 'NaN', 'n/a']),
         'grade',
         task='classification',
@@ -234,7 +234,7 @@ def test_class_labels():
     assert values.tolist() == [1, -1, 0, -1, 1, -1, -1]
     assert names == ('high', 'low')
     assert known.tolist() == [True, False, True, False, True, False, False]
-    values, names, _ = cohort.labels(
+    values, names, _ = slide_labels.labels(
         _entries('grade', ['10', '9', '-1', '10']), 'grade', task='classification'
     )
     assert names == ('-1', '9', '10')
@@ -242,7 +242,7 @@ def test_class_labels():
 
 
 def test_regression_labels():
-    values, names, known = cohort.labels(
+    values, names, known = slide_labels.labels(
         _entries('score', ['1.5', '', '-2e1', 'na']), 'score', task='regression'
     )
     np.testing.assert_array_equal(values, [1.5, np.nan, -20, np.nan])
@@ -262,14 +262,14 @@ def test_regression_labels():
 )
 def test_labels_in_error(values, task, message):
     with pytest.raises(CohortError, match=message):
-        cohort.labels(_entries('y', values), 'y', task=task)
+        slide_labels.labels(_entries('y', values), 'y', task=task)
 
 
 def test_absent_columns_and_tasks():
     with pytest.raises(CohortError, match="no column 'z' in the table; it has: y"):
-        cohort.labels(_entries('y', ['1']), 'z', task='regression')
+        slide_labels.labels(_entries('y', ['1']), 'z', task='regression')
     with pytest.raises(ValueError, match='survival_labels'):
-        cohort.labels(_entries('y', ['1']), 'y', task='survival')
+        slide_labels.labels(_entries('y', ['1']), 'y', task='survival')
 
 
 def _survivors(*rows):
@@ -291,7 +291,7 @@ def test_survival_labels():
         ('f', '7', '1.0'),
         ('a', '', ''),
     )
-    targets, known = cohort.survival_labels(entries, time='months', event='died')
+    targets, known = slide_labels.survival_labels(entries, time='months', event='died')
     assert targets.dtype == np.float64
     none = [np.nan, np.nan]
     np.testing.assert_array_equal(
@@ -317,14 +317,14 @@ def test_survival_labels():
 )
 def test_survival_labels_in_error(row, message):
     with pytest.raises(CohortError, match=message):
-        cohort.survival_labels(_survivors(('a', '2', '1'), row), time='months', event='died')
+        slide_labels.survival_labels(_survivors(('a', '2', '1'), row), time='months', event='died')
 
 
 def test_survival_needs_columns_labels_and_deaths():
     entries = _survivors(('a', '2', '0'), ('b', '3', 'false'))
     with pytest.raises(CohortError, match="column 'died' has no deaths, only 0 or false"):
-        cohort.survival_labels(entries, time='months', event='died')
+        slide_labels.survival_labels(entries, time='months', event='died')
     with pytest.raises(CohortError, match="no column 'alive' in the table; it has: months, died"):
-        cohort.survival_labels(entries, time='months', event='alive')
+        slide_labels.survival_labels(entries, time='months', event='alive')
     with pytest.raises(CohortError, match="columns 'months' and 'died' have no labels"):
-        cohort.survival_labels(_survivors(('a', '', 'NA')), time='months', event='died')
+        slide_labels.survival_labels(_survivors(('a', '', 'NA')), time='months', event='died')

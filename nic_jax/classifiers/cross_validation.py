@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nic_jax import workdir
+from nic_jax import learned, workdir
 from nic_jax.classifiers.batches import Examples
 from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import TrainSettings
 from nic_jax.classifiers.training import train
 from nic_jax.folds import Fold, subset_cases
 from nic_jax.grids import GridLike
+
+Predict = Callable[[list[int]], Iterable[np.ndarray]]  # indices of slides -> scores [K] of each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +54,15 @@ class Dataset:
     versions: tuple[int, ...]
     identity: Mapping[str, Any]
 
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Indices of those without a label."""
+        return np.flatnonzero(~self.has_label)
+
+    def chosen_folds(self, only: Sequence[int]) -> tuple[int, ...]:
+        """The numbers of the folds that are asked for; none asked for are all."""
+        return tuple(only) or tuple(range(len(self.folds)))
+
     def examples(self, indices: np.ndarray) -> Examples:
         """Some of the labelled grids, for training."""
         return Examples(
@@ -76,20 +88,18 @@ def cross_validate(
 ) -> list[dict[str, Any]] | None:
     """Trains and predicts every seed and fold that is not yet.
 
-    Each hold-out is predicted by the network that never saw it. Slides that every one of several
-    folds tests, and those without a label, are predicted by the mean of a seed's networks.
-
     Args:
         dataset: What to learn from.
         model: One of `models.NETWORKS`.
         fields: Of the network, where they differ from its defaults.
         settings: Of the training.
-        seeds: A random initialisation each.
+        seeds: As of `predict_folds`, with `folder`, `train_slides`, `only_folds` and
+            `predict_unlabelled`.
         folder: WORKDIR/ENCODER/classifier/LABEL/MODEL.
         report: Called with seed, fold and record after each epoch.
-        train_slides: How many train and validate in a fold; 0 for all.
-        only_folds: Numbers of the folds to train and predict; none for all.
-        predict_unlabelled: Predict slides without a label too.
+        train_slides: See `seeds`.
+        only_folds: See `seeds`.
+        predict_unlabelled: See `seeds`.
         overwrite: Replace what other settings have trained.
 
     Returns:
@@ -97,54 +107,92 @@ def cross_validate(
     """
     versions = tuple(version for version in settings.versions if version in dataset.versions)
     settings = dataclasses.replace(settings, versions=versions)
-    unlabelled = np.flatnonzero(~dataset.has_label) if predict_unlabelled else np.array([], int)
-    chosen = dict(enumerate(dataset.folds))
-    if only_folds:
-        chosen = {number: chosen[number] for number in only_folds}
-    rows, waiting = [], 0
+
+    def fit(seed: int, number: int, fold: Fold) -> Predict:
+        trained = train(
+            train=dataset.examples(fold.train),
+            valid=dataset.examples(fold.valid),
+            task=dataset.task,
+            classes=len(dataset.class_names) if dataset.class_names else 1,
+            model=model,
+            fields=fields,
+            settings=settings,
+            seed=seed,
+            folder=folder / learned.network(seed, number),
+            report=functools.partial(report, seed, number),
+            identity={**dataset.identity, 'label': dataset.label_name, 'fold': number},
+            overwrite=overwrite,
+        )
+        return lambda indices: predict(trained, [dataset.grids[index] for index in indices])
+
+    return predict_folds(
+        dataset,
+        fit,
+        model=model,
+        seeds=seeds,
+        folder=folder,
+        train_slides=train_slides,
+        only_folds=only_folds,
+        predict_unlabelled=predict_unlabelled,
+    )
+
+
+def predict_folds(
+    dataset: Dataset,
+    fit: Callable[[int, int, Fold], Predict],
+    *,
+    model: str,
+    seeds: Sequence[int],
+    folder: pathlib.Path,
+    train_slides: int = 0,
+    only_folds: Sequence[int] = (),
+    predict_unlabelled: bool = True,
+) -> list[dict[str, Any]] | None:
+    """Predicts each hold-out by the network that never saw it.
+
+    Slides that every one of several folds tests, and those without a label, are predicted by the
+    mean of a seed's networks.
+
+    Args:
+        dataset: What is learned from.
+        fit: Seed, number of the fold, fold -> what predicts by the network trained in it. Called
+            once for each, while no other process is in its folder.
+        model: The networks' name in predictions.csv.
+        seeds: A random initialisation each.
+        folder: Of the networks of all seeds and folds.
+        train_slides: How many train and validate in a fold; 0 for all.
+        only_folds: Numbers of the folds to train and predict; none for all.
+        predict_unlabelled: Predict slides without a label too.
+
+    Returns:
+        Rows of predictions.csv; None while other processes still train some of the folds.
+    """
+    unlabelled = dataset.unlabelled if predict_unlabelled else np.array([], int)
+    numbers = dataset.chosen_folds(only_folds)
+    rows, waiting = [], False
     for seed in seeds:
         found = collections.defaultdict(dict)  # slide -> {fold: scores}
-        for number, fold in chosen.items():
-            place = folder / f'seed_{seed}' / f'fold_{number}'
+        for number in numbers:
             fold = subset_cases(
-                fold,
+                dataset.folds[number],
                 dataset.case_ids,
                 dataset.targets,
                 slides=train_slides,
                 task=dataset.task,
                 seed=number,
             )
-            with workdir.lock(folder, f'seed_{seed}/fold_{number}') as free:
+            name = learned.network(seed, number)
+            with workdir.lock(folder, name) as free:
                 if not free:
-                    waiting += 1
+                    waiting = True
                     continue
-                trained = train(
-                    train=dataset.examples(fold.train),
-                    valid=dataset.examples(fold.valid),
-                    task=dataset.task,
-                    classes=len(dataset.class_names) if dataset.class_names else 1,
-                    model=model,
-                    fields=fields,
-                    settings=settings,
-                    seed=seed,
-                    folder=place,
-                    report=lambda record, seed=seed, number=number: report(seed, number, record),
-                    identity={**dataset.identity, 'label': dataset.label_name, 'fold': number},
-                    overwrite=overwrite,
-                )
                 wanted = np.concatenate([fold.test, unlabelled])
-                scores = kept_scores(
-                    place / 'scores.json',
-                    dataset,
-                    wanted,
-                    lambda missing, trained=trained: predict(
-                        trained, [dataset.grids[index] for index in missing]
-                    ),
-                )
+                by_network = fit(seed, number, fold)
+                scores = kept_scores(folder / name / 'scores.json', dataset, wanted, by_network)
             for index, score in zip(wanted.tolist(), scores, strict=True):
                 found[index][number] = score
         for index, by_fold in sorted(found.items()):
-            mean = len(by_fold) == len(chosen)
+            mean = len(by_fold) == len(numbers)
             rows += prediction_rows(dataset, index, by_fold, model=model, seed=seed, mean=mean)
     return None if waiting else rows
 
@@ -153,7 +201,7 @@ def kept_scores(
     path: pathlib.Path,
     dataset: Dataset,
     indices: np.ndarray,
-    predict: Callable[[list[int]], Iterable[np.ndarray]],
+    predict: Predict,
 ) -> np.ndarray:
     """Scores `[N, K]` of slides; those of grids that were predicted before are read from `path`.
 
@@ -161,7 +209,7 @@ def kept_scores(
         path: scores.json of a network.
         dataset: The grids.
         indices: Of the slides in it.
-        predict: Indices -> scores `[K]` of each.
+        predict: Scores slides that were not.
     """
     scores = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
     prints = {int(index): dataset.grids[index].fingerprint for index in indices}

@@ -100,7 +100,7 @@ def draw_overlay(
     extend = ('both' if signed else 'max') if beyond else 'neither'
     bar = axis.figure.colorbar(image, ax=axis, extend=extend, shrink=0.7, pad=0.02)
     bar.set_label(told, fontsize=9)
-    _draw_outlines(axis, outlines)
+    draw_outlines(axis, outlines)
     _draw_scale(axis, box, attributes['mpp_level0'])
     notes = [] if thumbnail else ["without the slide's pixels; grey: encoded cells"]
     notes += ['outlined: the reference'] if outlines else []
@@ -109,6 +109,18 @@ def draw_overlay(
     axis.set(xlim=(box[0], box[2]), ylim=(box[3], box[1]), aspect='equal')
     if title:
         axis.set_title(title, parse_math=False)  # a dollar in a name is a dollar
+
+
+def draw_outlines(
+    axis: Axes, regions: Sequence[Region], *, colour: str = _LINE, around: str = _AROUND
+) -> None:
+    """Draws the outlines of lesions and of their holes, edged so that they are seen on anything."""
+    rings = [ring for region in regions for ring in (region.outer, *region.holes)]
+    if rings:
+        path = Path.make_compound_path(*(Path([*ring, ring[0]], closed=True) for ring in rings))
+        line = PathPatch(path, fill=False, edgecolor=colour, linewidth=1.5)
+        line.set_path_effects([Stroke(linewidth=3.5, foreground=around), Normal()])
+        axis.add_patch(line)
 
 
 def write_overlay(
@@ -170,15 +182,6 @@ def _paler(pixels: np.ndarray) -> np.ndarray:
     """Half the colour, so that stains are not taken for saliency."""
     grey = pixels.mean(axis=-1, keepdims=True)
     return np.rint((pixels + grey) / 2).astype(np.uint8)
-
-
-def _draw_outlines(axis: Axes, outlines: Sequence[Region]) -> None:
-    rings = [ring for region in outlines for ring in (region.outer, *region.holes)]
-    if rings:
-        path = Path.make_compound_path(*(Path([*ring, ring[0]], closed=True) for ring in rings))
-        line = PathPatch(path, fill=False, edgecolor=_LINE, linewidth=1.5)
-        line.set_path_effects([Stroke(linewidth=3.5, foreground=_AROUND), Normal()])
-        axis.add_patch(line)
 
 
 def _draw_scale(axis: Axes, box: Box, mpp: float | None) -> None:

@@ -9,15 +9,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.patheffects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 
 from nic_jax.explanation.georeference import Box, cell_edges
-from nic_jax.explanation.overlay import Thumbnail
+from nic_jax.explanation.overlay import Thumbnail, draw_outlines
 from nic_jax.patches.annotations import Region
 
 METHOD_NAMES = {
@@ -166,7 +163,7 @@ def draw_map(
     axis.spines[:].set_visible(False)
     axis.set(xlim=(left, right), ylim=(bottom, top))
     if known is not None:
-        draw_outlines(axis, known.regions, colour='white')
+        draw_outlines(axis, known.regions, colour='white', around='black')
         if known.mask is not None and not known.regions:
             axis.contour(
                 *np.meshgrid(*_centres(known.mask.shape, attributes)),
@@ -176,23 +173,6 @@ def draw_map(
                 linewidths=1.2,
             )
         _see(axis, known)
-
-
-def draw_outlines(axis: Axes, regions: Sequence[Region], *, colour: str = 'black') -> None:
-    """Draws the outlines of lesions and of their holes, edged so that they are seen on anything."""
-    rings = [ring for region in regions for ring in (region.outer, *region.holes)]
-    if not rings:
-        return
-    path = Path.make_compound_path(*(Path([*ring, ring[0]], closed=True) for ring in rings))
-    line = PathPatch(path, fill=False, edgecolor=colour, linewidth=1.3)
-    under = 'black' if colour == 'white' else 'white'
-    line.set_path_effects(
-        [
-            matplotlib.patheffects.Stroke(linewidth=3.2, foreground=under, alpha=0.8),
-            matplotlib.patheffects.Normal(),
-        ]
-    )
-    axis.add_patch(line)
 
 
 def _see(axis: Axes, known: Known) -> None:
