@@ -16,6 +16,7 @@ from nic_jax.slide_encoders import asked_encoders, trained_here
 
 __all__ = [
     'check',
+    'check_encoders',
     'compress',
     'datasets',
     'dry_run',
@@ -39,9 +40,7 @@ def check(config: Config) -> None:
     found = entries(config, tell=True)
     part = cohort.shard(found, config.shard)
     trained = trained_here(config)
-    for asked in asked_encoders(config):
-        if asked.named not in trained:
-            asked.load(None).check_input(asked.settings.patch_size, channels=3)
+    check_encoders(config)
     if {'patches', 'encoder'} & set(config.stages):
         if not trained:
             raise ValueError(
@@ -59,6 +58,20 @@ def check(config: Config) -> None:
                 'needs all of them; give --stages=compress with it, and train afterwards'
             )
         check_labels(config, found)
+
+
+def check_encoders(config: Config) -> None:
+    """Loads the encoders that are given, where a stage is asked for that needs them.
+
+    Raises:
+        ValueError: One that cannot be had, or takes no such patches.
+    """
+    if set(config.stages) <= {'slides'}:
+        return
+    trained = trained_here(config)
+    for asked in asked_encoders(config):
+        if asked.named not in trained:
+            asked.load(None).check_input(asked.settings.patch_size, channels=3)
 
 
 def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:

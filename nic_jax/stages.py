@@ -313,6 +313,8 @@ def check(config: Config, home: pathlib.Path | None = None) -> None:
             )
         if not options.makes_slides(config) or made_slides.are_made(config, home):
             _source(point, 'check')(made_slides.located(point, home))
+        elif 'slides' in point:
+            slide_stages.check_encoders(point)
         if 'classify' in point.stages and 'classifier' in point:
             _check_networks(point)
 

@@ -162,7 +162,12 @@ def test_what_is_missing_is_said_before_anything_is_done(program, tiles, tmp_pat
     wrong = (f'--config.tiles.tiles={tiles}', '--config.mosaic.tumour=cancer')
     printed = program.run(home, 'mosaic.py:debug', *wrong, status=2)
     assert 'cancer is no class' in printed
+    wrong = (f'--config.tiles.tiles={tiles}', f'--config.encoder={tmp_path}/gone.h5')
+    printed = program.run(home, 'mosaic.py:debug', *wrong, status=2)
+    assert f'{tmp_path}/gone.h5' in printed
     assert not home.exists()
+    program.run(home, 'mosaic.py:debug', *wrong, '--stages=slides')  # needs no encoder
+    assert (home / 'slides' / 'slides.csv').exists()
 
 
 @pytest.mark.parametrize('variant', ['', 'models', 'shuffled', 'train_size', 'stride', 'debug'])
