@@ -1,7 +1,10 @@
 """Time and memory of one slide's gradient into the encoder, by the number of its patches.
 
     python benchmarks/finetuning.py
-    python benchmarks/finetuning.py --encoder=published --patches=1024,16384,160000 --chunk=256
+    python benchmarks/finetuning.py --encoder=published --patches=256,1024,4096 \
+        --plain_MiB=4096 --repeat=1 --name=finetuning_published
+    python benchmarks/finetuning.py --encoder=published --patches=160000 --ways=streamed \
+        --repeat=1 --name=finetuning_gigapixel
 
 Three ways: pixels on the device, streamed from the host, and plain backpropagation through all
 patches at once; where its compiled temporary memory is more than --plain_MiB, the crop is cut to
@@ -11,8 +14,7 @@ patches to compile, then the best of --repeat. Patches are decoded from JPEG whe
 the calling thread waits for pixels: with pixels on the device, of a batch of three slides, since
 one is loaded while another is computed. The small encoder takes patches of 32 px (three
 convolutions, 16 features), the published one 128 px (128 features); the default model classifies.
-Plain backpropagation is in float32 always. The record goes to benchmarks/results/finetuning.json,
-with the encoder and the precision in its name where they are others.
+Plain backpropagation is in float32 always. The record goes to benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -72,6 +74,7 @@ def main():
     parser.add_argument('--ways', default=','.join(WAYS))
     parser.add_argument('--plain_MiB', type=int, default=2048)
     parser.add_argument('--repeat', type=int, default=2)
+    parser.add_argument('--name', default='finetuning')
     parser.add_argument('--only', help='used by this program itself: WAY/PATCHES')
     asked = parser.parse_args()
     if asked.only:
@@ -102,12 +105,7 @@ def main():
         'precision': asked.precision,
         'ways': found,
     }
-    changed = [
-        value
-        for value, default in ((asked.encoder, 'small'), (asked.precision, 'float32'))
-        if value != default
-    ]
-    path = pathlib.Path(__file__).parent / 'results' / f'{"_".join(["finetuning", *changed])}.json'
+    path = pathlib.Path(__file__).parent / 'results' / f'{asked.name}.json'
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
