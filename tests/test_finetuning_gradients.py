@@ -84,7 +84,7 @@ def gradient_of(form, trees, slide, target, key, task='classification'):
 # ---- One slide ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('chunk', [1, 3, 4, N])
+@pytest.mark.parametrize('chunk', [1, 3, 4, N, 40])  # 40: more than there are cells
 @pytest.mark.parametrize('build', FORMS)
 def test_any_chunk_gives_the_gradient_of_the_whole(double, build, chunk):
     networks, trees, slide = toy_case()

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -72,7 +73,7 @@ def compiled(networks: Networks, mesh: Mesh) -> tuple[Callable, Callable]:
             return jax.lax.cond(
                 (cells < networks.crop**2).any(),
                 lambda: gradients.chunk_codes(networks, trained, frozen, patches, cells, key),
-                lambda: gradients.empty_grid(networks)[: len(cells)],
+                lambda: jnp.zeros((len(cells), networks.code_size)),
             )
 
         return jax.lax.map(lambda chunk: step(trained, *chunk), (patches, cells))
