@@ -13,8 +13,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nic_jax import workdir as workdir_
+from nic_jax.checks import check, dry_run
 from nic_jax.command_line import parse
-from nic_jax.stages import STAGES, check, dry_run, run
+from nic_jax.stages import STAGES, run
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: FILE.py[:VARIANT].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is written.')

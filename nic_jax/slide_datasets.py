@@ -8,10 +8,20 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from nic_jax import challenges, cohort, folds, options, progress, slide_labels, workdir
+from nic_jax import (
+    challenges,
+    cohort,
+    folds,
+    hold_outs,
+    options,
+    progress,
+    slide_labels,
+    workdir,
+)
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.compress import grid_path
-from nic_jax.compression.settings import differences, request
+from nic_jax.compression.settings import CompressSettings, differences, request
+from nic_jax.encoders.encoder import Encoder
 from nic_jax.grids import VERSIONS, Grid, GridError, GridLike, schema
 from nic_jax.grids import open as open_grid
 from nic_jax.grids.cache import cached
@@ -45,15 +55,26 @@ def entries(
     return challenges.used_for(found, purpose)
 
 
-def check_labels(config: Config, found: Sequence[cohort.SlideEntry]) -> None:
-    """Reads labels and folds of all that is to be learned.
+def check_labels(
+    config: Config, found: Sequence[cohort.SlideEntry], encoders: Sequence[Encoder]
+) -> None:
+    """Reads labels and folds of all that is to be learned from the codes of encoders.
 
     Raises:
-        ValueError: What is wrong in them.
+        ValueError: What is wrong in them, or a hold-out that an encoder has learned from.
     """
+    tuned = [encoder for encoder in encoders if encoder.learned_from]
+    # Of slides that are gone, the grids tell when they are read.
+    sources = [
+        workdir.fingerprint(entry.path)['fingerprint'] if tuned and entry.path.exists() else ''
+        for entry in found
+    ]
     for label, task in options.labels(config):
         targets, _, has_label = _targets(config, found, label, task)
-        _folds(config, found, label, task, targets, has_label)
+        split = _folds(config, found, label, task, targets, has_label)
+        tested = [np.flatnonzero(has_label)[fold.test] for fold in split]
+        for encoder in tuned:
+            hold_outs.check_unseen(encoder, found, sources, tested, options.only_folds(config))
 
 
 def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Dataset], bool]:
@@ -63,13 +84,16 @@ def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Datase
     slide that fails does not move the others from fold to fold.
     """
     found = entries(config)
-    grids = _open_grids(config, home, name, found)
+    asked = next(each for each in asked_encoders(config) if each.folder == name)
+    encoder = asked.load(home)
+    grids = _open_grids(config, home, found, name, encoder, asked.settings)
     kept = np.array([index for index, grid in enumerate(grids) if grid is not None], int)
     present = [grids[index] for index in kept]
     _check_alike(present)
     attributes = present[0].attributes
     turned = attributes['encoder']['turn_invariant'] or present[0].layout_only
     shown = [found[index] for index in kept]
+    sources = [grid.attributes['source']['fingerprint'] for grid in present]
     common = {
         'grids': _as_read(config, present),
         'case_ids': [entry.case_id for entry in shown],
@@ -82,6 +106,9 @@ def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Datase
     for label, task in options.labels(config):
         targets, class_names, has_label = _targets(config, found, label, task)
         split = _folds(config, found, label, task, targets, has_label)
+        split = _with_grids(split, np.flatnonzero(has_label), kept, home / name)
+        tested = [fold.test for fold in split]
+        hold_outs.check_unseen(encoder, shown, sources, tested, options.only_folds(config))
         made.append(
             Dataset(
                 label_name=label,
@@ -89,7 +116,7 @@ def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Datase
                 targets=targets[kept],
                 has_label=has_label[kept],
                 class_names=class_names,
-                folds=_with_grids(split, np.flatnonzero(has_label), kept, home / name),
+                folds=split,
                 **common,
             )
         )
@@ -208,14 +235,17 @@ def _folds(
 
 
 def _open_grids(
-    config: Config, home: pathlib.Path, name: str, found: Sequence[cohort.SlideEntry]
+    config: Config,
+    home: pathlib.Path,
+    found: Sequence[cohort.SlideEntry],
+    name: str,
+    encoder: Encoder,
+    settings: CompressSettings,
 ) -> list[Grid | None]:
     """Opens the grids that are there and are what is asked for; notes the others as failures.
 
     Where a slide is not at hand any more, its grid is taken as it is.
     """
-    asked = next(each for each in asked_encoders(config) if each.folder == name)
-    encoder, settings = asked.load(home), asked.settings
     grids: list[Grid | None] = []
     for entry in found:
         grid, reason = None, ''

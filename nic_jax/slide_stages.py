@@ -7,6 +7,7 @@ import ml_collections
 from nic_jax import challenges, cohort, encoder_stage, prefetch, progress, workdir
 from nic_jax.compression import dry_run as dry_run_
 from nic_jax.compression.compress import compress_cohort
+from nic_jax.encoders.encoder import Encoder
 from nic_jax.patches.slide_patches import annotation_files, make_slide_set
 from nic_jax.patches.slide_settings import SlidePatches
 from nic_jax.patches.store import open_set
@@ -40,7 +41,7 @@ def check(config: Config) -> None:
     found = entries(config, tell=True)
     part = cohort.shard(found, config.shard)
     trained = trained_here(config)
-    check_encoders(config)
+    given = check_encoders(config)
     if {'patches', 'encoder'} & set(config.stages):
         if not trained:
             raise ValueError(
@@ -57,21 +58,24 @@ def check(config: Config) -> None:
                 f'--config.shard={config.shard} compresses a part of the slides, and training '
                 'needs all of them; give --stages=compress with it, and train afterwards'
             )
-        check_labels(config, found)
+        check_labels(config, found, given)
 
 
-def check_encoders(config: Config) -> None:
+def check_encoders(config: Config) -> list[Encoder]:
     """Loads the encoders that are given, where a stage is asked for that needs them.
 
     Raises:
         ValueError: One that cannot be had, or takes no such patches.
     """
     if set(config.stages) <= {'slides'}:
-        return
-    trained = trained_here(config)
+        return []
+    trained, given = trained_here(config), []
     for asked in asked_encoders(config):
         if asked.named not in trained:
-            asked.load(None).check_input(asked.settings.patch_size, channels=3)
+            encoder = asked.load(None)
+            encoder.check_input(asked.settings.patch_size, channels=3)
+            given.append(encoder)
+    return given
 
 
 def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:

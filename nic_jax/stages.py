@@ -1,8 +1,8 @@
 """The stages, in order. Each is safe to run again: it resumes what is unfinished.
 
 A stage is a function of (config, workdir) that returns whether all of its units succeeded. What
-reads slides (`slide_stages`), what reads tables of tiles (`tile_stages`) and what draws synthetic
-images (`synthetic_stages`) differ; from grids and predictions on, the stages are the same.
+reads slides, reads tables of tiles or draws synthetic images differs, by `kinds`; from grids and
+predictions on, the stages are the same.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import pathlib
 import time
 from collections.abc import Callable
 
-import jax
 import ml_collections
 
 from nic_jax import (
@@ -20,25 +19,17 @@ from nic_jax import (
     explain_measures,
     explain_stage,
     finetune_stage,
+    kinds,
     learned,
     made_slides,
     options,
     progress,
-    slide_explain,
-    slide_finetune,
-    slide_stages,
     sweeps,
-    synthetic_explain,
-    synthetic_finetune,
-    synthetic_stages,
     tile_stages,
     workdir,
 )
 from nic_jax.classifiers.cross_validation import Dataset, cross_validate
-from nic_jax.classifiers.models import build_network
-from nic_jax.classifiers.trained import initial_variables
 from nic_jax.evaluation import predictions
-from nic_jax.networks.grid_cnn import GridCNN, size_chain
 from nic_jax.report import localisation
 from nic_jax.report.page import nothing_known, write_page
 
@@ -47,17 +38,17 @@ Config = ml_collections.ConfigDict
 
 def patches(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Draws the patches that encoders are trained on."""
-    return _source(config, 'patches')(config, home, overwrite=overwrite)
+    return kinds.stages(config).patches(config, home, overwrite=overwrite)
 
 
 def encoder(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains encoders on patches."""
-    return _source(config, 'encoder')(config, home, overwrite=overwrite)
+    return kinds.stages(config).encoder(config, home, overwrite=overwrite)
 
 
 def compress(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Encodes slides or images into grids."""
-    return _source(config, 'compress')(config, home, overwrite=overwrite)
+    return kinds.stages(config).compress(config, home, overwrite=overwrite)
 
 
 def slides(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
@@ -65,7 +56,7 @@ def slides(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     if not options.makes_slides(config):
         raise ValueError('the stage slides is for experiments that make their own slides')
     made = made_slides.make(config, home, overwrite=overwrite)
-    _source(config, 'check')(made_slides.located(config, home))
+    kinds.stages(config).check(made_slides.located(config, home))
     return made
 
 
@@ -74,8 +65,8 @@ def classify(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     if 'tasks' in config:
         return tile_stages.classify(config, home, overwrite=overwrite)
     finished = True
-    for folder in _source(config, 'encoder_folders')(config, home):
-        datasets, complete = _source(config, 'datasets')(config, home, folder.name)
+    for folder in kinds.stages(config).encoder_folders(config, home):
+        datasets, complete = kinds.stages(config).datasets(config, home, folder.name)
         finished = finished and complete
         for dataset in datasets:
             for model in options.models(config):
@@ -144,7 +135,7 @@ def _classify(
 def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Scores the hold-outs: tables and figures in report/, from every predictions.csv alone."""
     del overwrite
-    rows = sweeps.read_points(config, home, _source(config, 'encoder_folders'))
+    rows = sweeps.read_points(config, home, kinds.stages(config).encoder_folders)
     if not rows:
         raise ValueError(f'{home} holds no predictions.csv of these encoders; classify first')
     submissions = []
@@ -168,13 +159,13 @@ def evaluate(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
         told |= {name: record[name] for name in ('slides', 'seeds', 'mean', 'sd')}
         interval = {record['primary']: [record['low'], record['high']]}
         workdir.log_metrics(home, {'stage': 'evaluate', **told, 'interval_95': interval})
-    made += submissions + _localisation(config, home) + _source(config, 'pictures')(config, home)
+    made += submissions + _localisation(config, home) + kinds.stages(config).pictures(config, home)
     explained = 'explain' in config
     page = write_page(
         home,
         config.to_dict(),
         rows=rows,
-        known_of=_explaining(config).known(config, home) if explained else nothing_known,
+        known_of=kinds.explaining(config).known(config, home) if explained else nothing_known,
         viewer_tiles=config.evaluate.viewer_tiles,
     )
     made.append(page)
@@ -187,7 +178,7 @@ def _localisation(config: Config, home: pathlib.Path) -> list[pathlib.Path]:
     folders = {
         folder: None
         for _, point in sweeps.points(config)
-        for folder in _source(config, 'encoder_folders')(point, home)
+        for folder in kinds.stages(config).encoder_folders(point, home)
     }
     rows, detected = explain_measures.read_measured(list(folders))
     return localisation.write_tables(rows, detected, home / 'report', seed=config.seed)
@@ -198,9 +189,9 @@ def explain(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     if 'explain' not in config:
         raise ValueError('this experiment has no networks on grids to explain')
     finished = True
-    for folder in _source(config, 'encoder_folders')(config, home):
-        datasets, _ = _source(config, 'datasets')(config, home, folder.name)
-        references = _explaining(config).references(config, home, folder.name)
+    for folder in kinds.stages(config).encoder_folders(config, home):
+        datasets, _ = kinds.stages(config).datasets(config, home, folder.name)
+        references = kinds.explaining(config).references(config, home, folder.name)
         for dataset, model in itertools.product(datasets, options.models(config)):
             for own in learned.folders(folder):
                 finished &= _explain(
@@ -228,7 +219,7 @@ def _explain(
             if not (place / 'predictions.csv').exists():
                 return True  # not fine-tuned
             pixels = opened.enter_context(
-                _finetuning(config).pixels(config, home, grids.name, dataset)
+                kinds.finetuning(config).pixels(config, home, grids.name, dataset)
             )
             recode = finetune_stage.recoding(config, place, dataset, pixels)
         explained = explain_stage.prepare(
@@ -241,20 +232,20 @@ def _explain(
             recode=recode,
             overwrite=overwrite,
         )
-        return explained is None or _explaining(config).explain_all(config, explained)
+        return explained is None or kinds.explaining(config).explain_all(config, explained)
 
 
 def finetune(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     """Trains encoders and classifiers together, from the pixels of slides or images."""
     if 'finetune' not in config:
         raise ValueError('this experiment has no networks on grids to train with an encoder')
-    tuned, finished = _finetuning(config), True
-    for folder in _source(config, 'encoder_folders')(config, home):
+    tuned, finished = kinds.finetuning(config), True
+    for folder in kinds.stages(config).encoder_folders(config, home):
         encoder = tuned.encoder(config, home, folder.name)
         if not encoder.variables.get('params'):
             progress.console.print(f'finetune: {folder.name} has no weights to train')
             continue
-        datasets, _ = _source(config, 'datasets')(config, home, folder.name)
+        datasets, _ = kinds.stages(config).datasets(config, home, folder.name)
         for dataset, model in itertools.product(datasets, options.models(config)):
             with tuned.pixels(config, home, folder.name, dataset) as pixels:
                 finished &= finetune_stage.finetune_all(
@@ -292,76 +283,3 @@ def run(config: Config, home: pathlib.Path, *, overwrite: bool) -> bool:
     if 'evaluate' in config.stages:
         succeeded &= evaluate(made_slides.located(config, home), home, overwrite=overwrite)
     return succeeded
-
-
-def check(config: Config, home: pathlib.Path | None = None) -> None:
-    """Checks a config before anything long starts, and tells the sizes inside the networks.
-
-    Slides that the experiment makes itself are checked when they are made.
-
-    Raises:
-        ValueError: A stage, value or network that cannot be; the message names what can.
-    """
-    options.check(config, tuple(STAGES))
-    if options.makes_slides(config):
-        made_slides.check(config)
-    for _, point in sweeps.points(config):
-        if 'finetune' in point.stages and 'cohort' in point and point.cohort.shuffle_cells:
-            raise ValueError(
-                '--config.cohort.shuffle_cells=True shuffles codes, and finetune trains from '
-                'pixels, which stay where they are: leave one of them out'
-            )
-        if not options.makes_slides(config) or made_slides.are_made(config, home):
-            _source(point, 'check')(made_slides.located(point, home))
-        elif 'slides' in point:
-            slide_stages.check_encoders(point)
-        if 'classify' in point.stages and 'classifier' in point:
-            _check_networks(point)
-
-
-def _check_networks(config: Config) -> None:
-    for model in options.models(config):
-        fields, settings = options.model_settings(config, model)
-        network = build_network(model, fields, outputs=1, crop=settings.crop)
-        # Shapes alone: what does not fit the crop, or together, is told now.
-        jax.eval_shape(
-            lambda network=network, crop=settings.crop: initial_variables(
-                network, jax.random.key(0), crop=crop, code_size=1
-            )
-        )
-        if isinstance(network, GridCNN):
-            chain = size_chain(settings.crop, network.strides, padding=network.padding)
-            progress.console.print(
-                f'{model}: {len(network.strides)} layers of {", ".join(map(str, network.widths))} '
-                f'filters, cells along a side {" → ".join(map(str, chain))}'
-            )
-
-
-def dry_run(config: Config, home: pathlib.Path | None = None) -> bool:
-    """Says what would be done, and does nothing; False where some slides could not be."""
-    if options.makes_slides(config) and not made_slides.are_made(config, home):
-        progress.console.print('the slides are made first, by the stage slides')
-        return True
-    return _source(config, 'dry_run')(made_slides.located(config, home))
-
-
-def _explaining(config: Config):
-    """What explains the experiment's slides or synthetic images."""
-    return slide_explain if 'slides' in config else synthetic_explain
-
-
-def _finetuning(config: Config):
-    """What reads or draws the pixels of the experiment's slides or synthetic images."""
-    return slide_finetune if 'slides' in config else synthetic_finetune
-
-
-def _source(config: Config, name: str):
-    """What an experiment on slides, or on synthetic images, does under this name."""
-    module = synthetic_stages
-    if 'slides' in config or 'tasks' in config:
-        module = slide_stages if 'slides' in config else tile_stages
-    if not hasattr(module, name):
-        raise ValueError(
-            f'experiments on slides have no stage {name!r} yet: name a trained encoder'
-        )
-    return getattr(module, name)

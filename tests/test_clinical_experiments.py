@@ -9,7 +9,7 @@ from program import load_experiment
 from sklearn import metrics
 from tile_files import read_csv
 
-from nic_jax import challenges, stages, sweeps
+from nic_jax import challenges, checks, stages, sweeps
 from nic_jax.evaluation import predictions
 from nic_jax.patches.store import open_set
 
@@ -93,7 +93,7 @@ def test_files_are_checked_before_anything_starts(name, tmp_path):
     config.stages = ('compress', 'classify', 'evaluate')
     config.slides = str(tmp_path)
     with pytest.raises(ValueError, match=str(tmp_path)):
-        stages.check(config)
+        checks.check(config)
 
 
 # ---- CAMELYON16 ----------------------------------------------------------------------------------

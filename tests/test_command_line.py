@@ -11,9 +11,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from nic_jax import command_line
+from nic_jax.checks import check as check_all
 from nic_jax.options import check
 from nic_jax.stages import STAGES
-from nic_jax.stages import check as check_all
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / 'experiments').glob('[!_]*.py'))

@@ -10,7 +10,7 @@ from PIL import Image
 from program import load_experiment
 from tile_files import read_csv
 
-from nic_jax import stages
+from nic_jax import checks, stages
 from nic_jax.encoders.storage import load_encoder
 from nic_jax.grids import open as open_grid
 from nic_jax.patches.pairs import load_pairs
@@ -86,7 +86,7 @@ def settings(slides, table='good.csv', **changes):
 
 
 def do(config, home, *names):
-    stages.check(config)
+    checks.check(config)
     for name in names or config.stages:
         assert stages.STAGES[name](config, home, overwrite=False)
 
@@ -217,5 +217,5 @@ def test_what_is_missing_is_told_and_does_not_stand_in_the_way(slides, tmp_path)
 )
 def test_wrong_settings_are_refused_before_anything_is_done(slides, changes, message):
     with pytest.raises(ValueError, match=message) as refused:
-        stages.check(settings(slides, **changes))
+        checks.check(settings(slides, **changes))
     assert '\n' not in str(refused.value)

@@ -420,6 +420,17 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
     ]
     best = load_encoder(str(tuned / 'seed_0' / 'fold_1'))
     assert (best.network, best.name) == (network, 'small-tuned')
+    # It serves for other slides, and for what its own fold tests: this is said.
+    refused = program.run(
+        tmp_path / 'other',
+        'cohort.py:debug',
+        f'--config.encoder={tuned / "seed_0" / "fold_1"}',
+        '--config.tissue.mpp=2',
+        *learn(slides / 'slides.csv', 'grade'),
+        status=2,
+    )
+    assert 'encoder small-tuned was fine-tuned with the labels of hold-outs: fold 0' in refused
+    assert '--config.cohort.only_folds="(1,)"' in refused
     table = read_csv(home / 'report' / 'table.csv')
     assert {row['encoder'] for row in table} == {'small', 'small, fine-tuned'}
     # Each slide is explained by its own fold's pair: these are the maps of its codes.

@@ -26,7 +26,9 @@ from nic_jax.finetuning.settings import FinetuneSettings
 from nic_jax.finetuning.slide_pixels import OpenSlides, SlidePixels
 from nic_jax.finetuning.training import finetune
 from nic_jax.grids.versions import turn_back
+from nic_jax.slides import stream
 from nic_jax.slides.slide import open_slide
+from nic_jax.workdir import fingerprint
 
 SIZE = 16  # px of patches
 SETTINGS = FinetuneSettings(
@@ -160,17 +162,26 @@ def test_a_crop_is_of_the_patches_that_its_codes_are_of(cohort, version):
     )
 
 
-def test_what_is_kept_in_memory_is_of_that_crop_alone(cohort):
+def test_crops_share_the_pixels_that_are_kept_in_memory(cohort, monkeypatch):
     kept = dataclasses.replace(cohort.pixels[1], cache=PixelCache(1 << 20))
     straight = dataclasses.replace(kept, cache=PixelCache(0))
-    for size in (9, 4, 9):  # from the same corner
-        patches, wanted = (
-            pixels.crop(Draw(0, 0, 0, version=3), size=size) for pixels in (kept, straight)
-        )
-        np.testing.assert_array_equal(patches.cells, wanted.cells)
-        for start in (2, 0):
-            count = len(wanted.cells)
-            np.testing.assert_array_equal(patches.read(start, count), wanted.read(start, count))
+    draws = [Draw(0, top, left, version=3) for top, left in ((0, 0), (2, 1), (-1, 3))]
+    wanted = [straight.crop(draw, size=4) for draw in draws]
+    expected = [patches.read(0, len(patches.cells)) for patches in wanted]
+
+    def check():
+        for draw, theirs, pixels in zip(draws, wanted, expected, strict=True):
+            patches = kept.crop(draw, size=4)
+            np.testing.assert_array_equal(patches.cells, theirs.cells)
+            for start in (2, 0):
+                read = patches.read(start, len(patches.cells))
+                np.testing.assert_array_equal(read, pixels[start:])
+
+    check()
+    monkeypatch.setattr(stream, 'read_cells', lambda *_: pytest.fail('was read before'))
+    check()
+    with pytest.raises(pytest.fail.Exception, match='was read before'):
+        straight.crop(draws[0], size=4).read(0, 1)
 
 
 def test_new_codes_are_those_of_compressing(cohort):
@@ -194,6 +205,9 @@ def test_the_result_is_an_ordinary_encoder_and_classifier(cohort, base, tmp_path
         load_trained(tmp_path / 'fold_0').variables,
         tuned.classifier.variables,
     )
+    seen = load_encoder(str(tmp_path / 'fold_0')).learned_from
+    files = [cohort.home / f's{number}.tif' for number in range(12)]  # trains and validates on all
+    assert seen == tuple(sorted(fingerprint(path)['fingerprint'] for path in files))
     again = tune(cohort, base, tmp_path / 'fold_0', report=lambda record: pytest.fail('trained'))
     assert_equal(again, tuned)
 

@@ -11,14 +11,15 @@ from bags import compile_quickly
 from program import load_experiment
 from slide_files import tissue_image, write_pyramid
 
-from nic_jax import options, slide_encoders, slide_stages, stages
+from nic_jax import checks, options, slide_encoders, slide_stages, stages
 from nic_jax.classifiers.models import network_fields
+from nic_jax.cohort import CohortError
 from nic_jax.encoders.mean_rgb import mean_rgb
 from nic_jax.evaluation import predictions
 from nic_jax.grids import GridError
 from nic_jax.grids.cache import CachedGrid
 from nic_jax.grids.shuffled import ShuffledGrid
-from nic_jax.workdir import file_name
+from nic_jax.workdir import file_name, fingerprint
 
 ENCODER = 'mean_rgb-p16'
 LABEL = 'HER2 +/-'
@@ -74,7 +75,7 @@ def table(tmp_path_factory):
 def learned(table, tmp_path_factory):
     home = tmp_path_factory.mktemp('run')
     config = load_config(table)
-    stages.check(config)
+    checks.check(config)
     assert stages.compress(config, home, overwrite=False)
     assert stages.classify(config, home, overwrite=False)
     return config, home
@@ -140,7 +141,7 @@ def test_labels_and_models_are_learned_at_once(table, home):
             'cohort.event': 'died',
         },
     )
-    stages.check(config)
+    checks.check(config)
     assert stages.classify(config, home, overwrite=False)
     tasks = {LABEL: 'classification', 'outcome': 'survival', 'months': 'regression'}
     for model in ('mean', 'abmil'):
@@ -164,7 +165,7 @@ def test_survival_wants_its_columns(table, missing):
     )
     config.cohort[missing] = None
     with pytest.raises(ValueError, match=f'--config.cohort.{missing}=COLUMN'):
-        stages.check(config)
+        checks.check(config)
 
 
 def test_some_folds_are_trained_and_the_others_later(table, home, learned):
@@ -177,6 +178,23 @@ def test_some_folds_are_trained_and_the_others_later(table, home, learned):
     assert stages.classify(load_config(table), home, overwrite=False)
     assert path.stat().st_mtime_ns == written
     assert scores(home) == scores(learned[1])
+
+
+def test_hold_outs_that_the_encoder_has_learned_from_are_refused(table, home, monkeypatch):
+    """Before anything long, and by the grids where the slide's file is gone."""
+    print_of_s8 = fingerprint(table.parent / 's8.tif')['fingerprint']
+    tuned = dataclasses.replace(mean_rgb(), learned_from=(print_of_s8,))
+    monkeypatch.setattr(slide_encoders, 'load_encoder', lambda named: tuned)
+    config = load_config(table)
+    refusal = 'fold 1 tests 6 slides, and it knows the cases of 1 of them, such as s8'
+    with pytest.raises(CohortError, match=refusal):
+        checks.check(config)
+    with pytest.raises(CohortError, match=refusal):
+        stages.classify(config, home, overwrite=False)
+    config.cohort.only_folds = (0,)
+    checks.check(config)
+    datasets, complete = slide_stages.datasets(config, home, ENCODER)
+    assert (len(datasets), complete) == (1, True)
 
 
 def test_labels_of_what_all_folds_test_decide_nothing(table, learned, untrainable, tmp_path):
@@ -316,7 +334,7 @@ def test_wrong_settings_fail_before_anything_is_done(table, key, value, message)
     config = load_config(table, model='spatial,cnn,transformer')
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message):
-        stages.check(config)
+        checks.check(config)
 
 
 def test_a_networks_own_section_goes_before_the_common_one(table):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from nic_jax import challenges, slide_tasks, stages, tile_stages
+from nic_jax import challenges, checks, slide_tasks, stages, tile_stages
 from nic_jax import config as defaults
 from nic_jax.challenges import rectum
 from nic_jax.cohort import CohortError
@@ -125,7 +125,7 @@ def test_a_table_of_ones_own_classes(original, tmp_path, capsys):
     config = settings(
         original / 'slides.csv', layout='table', classes=('mucus', 'muscle'), per_class=()
     )
-    stages.check(config)
+    checks.check(config)
     assert tile_stages.dry_run(config)
     assert 'patches of 2 classes' in capsys.readouterr().out
     assert tile_stages.patches(config, tmp_path, overwrite=False)
@@ -146,11 +146,11 @@ def test_a_table_of_ones_own_classes(original, tmp_path, capsys):
 )
 def test_what_cannot_be_is_refused_at_the_start(original, changes, message):
     with pytest.raises(ValueError, match=message):
-        stages.check(settings(original, **changes))
+        checks.check(settings(original, **changes))
 
 
 def test_a_table_without_annotations_is_refused(original, tmp_path):
     path = tmp_path / 'slides.csv'
     path.write_text(f'slide_id,path\na,{original}/images/rectum_00.tif\n')
     with pytest.raises(CohortError, match='no slide has annotations'):
-        stages.check(settings(path, layout='table'))
+        checks.check(settings(path, layout='table'))

@@ -12,7 +12,7 @@ from PIL import Image
 from program import load_experiment
 from tile_files import read_csv, tile_image, write_csv, write_tiles
 
-from nic_jax import stages, tile_stages
+from nic_jax import checks, stages, tile_stages
 from nic_jax.encoders.encoder import EncoderError
 from nic_jax.encoders.storage import load_encoder
 from nic_jax.evaluation import predictions
@@ -110,7 +110,7 @@ def settings(tiles, *encoders, variant='debug', **changes):
 
 def do(config, home, *names, overwrite=False):
     """Runs stages, as the program does after the check of all."""
-    stages.check(config)
+    checks.check(config)
     for name in names or config.stages:
         assert stages.STAGES[name](config, home, overwrite=overwrite)
 
@@ -439,7 +439,7 @@ def test_a_run_without_tiles_says_in_a_line_how_to_give_them(program, tmp_path):
 def test_wrong_settings_are_refused_before_anything_is_done(tiles, key, value, message):
     config = settings(tiles, 'mean_rgb', 'supervised', 'vae', **{key: value})
     with pytest.raises(ValueError, match=message) as refused:
-        stages.check(config)
+        checks.check(config)
     assert '\n' not in str(refused.value)
 
 
@@ -459,7 +459,7 @@ def test_wrong_tables_are_refused_before_anything_is_done(tiles, tmp_path, chang
     config = settings(tiles, 'mean_rgb')
     config.tasks.pcam.update(tiles=str(table), images=str(tiles / 'pcam'), group='slide')
     with pytest.raises(PatchesError, match=message) as refused:
-        stages.check(config)
+        checks.check(config)
     assert '\n' not in str(refused.value)
     assert str(table) in str(refused.value)
 

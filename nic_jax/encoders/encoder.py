@@ -32,6 +32,8 @@ class Encoder:
         channels: Of its patches: 3 for tissue, 1 for the synthetic images.
         code_size: C.
         turn_invariant: Whether turning a patch leaves its code as it is.
+        learned_from: Fingerprints of the slides' files whose labels have shaped it, by fine-tuning;
+            see `hold_outs`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Encoder:
     channels: int
     code_size: int
     turn_invariant: bool = False
+    learned_from: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """Fingerprint of network and weights: equal exactly where codes are made alike."""

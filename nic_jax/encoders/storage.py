@@ -1,5 +1,6 @@
 """Encoders on disk: `encoder.json` beside the weights; and whatever else names an encoder."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -54,6 +55,7 @@ def write_encoder(folder: pathlib.Path, encoder: Encoder) -> None:
         'network': dict(encoder.network),
         'inputs': [list(pair) for pair in encoder.inputs],
         'sha256': encoder.sha256(),
+        'learned_from': list(encoder.learned_from),
     }
     workdir.write_atomically(folder / 'encoder' / 'encoder.json', json.dumps(record, indent=1))
 
@@ -79,4 +81,4 @@ def read_encoder(folder: pathlib.Path) -> Encoder:
     encoder = conv_encoder(record['name'], network, variables, mpp=mpp)
     if encoder.sha256() != record['sha256']:
         raise EncoderError(f'{path} does not belong to the weights beside it; train again')
-    return encoder
+    return dataclasses.replace(encoder, learned_from=tuple(record.get('learned_from', ())))

@@ -35,6 +35,11 @@ class ImagePixels:
     index: int
 
     @property
+    def source(self) -> str:
+        """There is no file: the numbers that it is drawn from."""
+        return f'{self.seed}/{self.index}'
+
+    @property
     def patch_shape(self) -> tuple[int, int, int]:
         """P, P, 1."""
         return self.study.cell, self.study.cell, 1

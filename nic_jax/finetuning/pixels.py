@@ -20,6 +20,7 @@ class Pixels(Protocol):
 
     Attributes:
         slide_id: Its name.
+        source: What tells it from all others, whatever they are called: its file's fingerprint.
         encoded: Cells that are encoded, bool `[H, W]`.
         patch_shape: P, P, channels.
         turns_patches: Whether a version turns each patch with the layout, or the layout alone. A
@@ -28,6 +29,7 @@ class Pixels(Protocol):
     """
 
     slide_id: str
+    source: str
     encoded: np.ndarray
     patch_shape: tuple[int, int, int]
     turns_patches: bool
@@ -49,19 +51,20 @@ class Pixels(Protocol):
 
 
 class PixelCache:
-    """Patches of whole crops in memory, as far as a budget goes; others are read each time."""
+    """Patches of whole images in memory, as far as a budget goes; others are read each time."""
 
     def __init__(self, budget: int):
         """Takes at most `budget` bytes."""
         self._left, self._kept, self._lock = budget, {}, threading.Lock()
 
-    def reader(self, key: Any, shape: tuple[int, ...], read: Read) -> Read:
-        """What reads the patches of a crop: from memory where they fit, once they were read.
+    def reader(self, key: Any, shape: tuple[int, ...], numbers: np.ndarray, read: Read) -> Read:
+        """What reads some patches of an image: from memory, once they were read, where all fit.
 
         Args:
-            key: Of the crop, all that its patches depend on.
-            shape: Of its patches, `[N, P, P, channels]`.
-            read: From the image.
+            key: Of the image.
+            shape: Of all its patches, `[N, P, P, channels]`.
+            numbers: Which of them are read, int `[n]`.
+            read: From the image, by places in `numbers`.
         """
         with self._lock:
             if key not in self._kept:
@@ -72,10 +75,12 @@ class PixelCache:
             pixels, known = self._kept[key]
 
         def kept(start: int, stop: int) -> np.ndarray:
-            if not known[start:stop].all():  # two threads may read the same: they write the same
-                pixels[start:stop] = read(start, stop)
-                known[start:stop] = True
-            return pixels[start:stop]
+            wanted = numbers[start:stop]
+            if known[wanted].all():
+                return pixels[wanted]
+            pixels[wanted] = found = read(start, stop)
+            known[wanted] = True  # another thread may have read the same, and written the same
+            return found
 
         return kept
 

@@ -31,7 +31,7 @@ class FinetuneSettings:
         valid_every: Steps between validations; the first is before any, the last after all.
         patience: Validations without a better loss, after which it stops.
         checkpoint_every: Steps between checkpoints.
-        cache_gb: Memory for pixels that have been read.
+        cache_gb: Memory for pixels that have been read; slides that do not fit are read each time.
     """
 
     steps: int = 600

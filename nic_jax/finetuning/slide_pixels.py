@@ -66,6 +66,11 @@ class SlidePixels:
     cache: PixelCache
 
     @property
+    def source(self) -> str:
+        """Of the slide's file, when its grid was made."""
+        return self.attributes['source']['fingerprint']
+
+    @property
     def patch_shape(self) -> tuple[int, int, int]:
         """P, P, 3."""
         return self.attributes['patch_size'], self.attributes['patch_size'], 3
@@ -95,9 +100,11 @@ class SlidePixels:
         # Neighbours are read together, so they come one after the other.
         blocks = tiling.blocks(self.plan, inside, (0, 0), max(1, *inside.shape))
         cells = np.concatenate(blocks) if blocks else np.zeros((0, 2), int)
+        numbers = self.encoded.cumsum().reshape(self.encoded.shape) - 1
         pixels = self.cache.reader(
-            (self.slide_id, draw.top, draw.left, size),
-            (len(cells), *self.patch_shape),
+            self.slide_id,
+            (int(self.encoded.sum()), *self.patch_shape),
+            numbers[tuple(cells.T)],
             lambda start, stop: self._read(cells[start:stop]),
         )
 

@@ -227,6 +227,11 @@ def finetune(
         encoder,
         name=f'{encoder.name}-tuned',
         variables=_host(trainable.merge(best['encoder'], frozen['encoder'])),
+        learned_from=tuple(
+            sorted(
+                {*encoder.learned_from, *(each.source for each in [*train_pixels, *valid_pixels])}
+            )
+        ),
     )
     kept = history[~np.isnan(history[:, 0])]
     tuned = dataclasses.replace(
