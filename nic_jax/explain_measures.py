@@ -79,7 +79,7 @@ def localise(
 
 
 def read_measured(folders: Sequence[pathlib.Path]) -> tuple[list[dict], list[dict]]:
-    """What `localise` has left in the folders of encoders.
+    """What `localise` has left in the folders of encoders, of networks that predict.
 
     Returns:
         Rows of all localisation.csv and of all detections.csv, each with its `encoder`,
@@ -90,7 +90,10 @@ def read_measured(folders: Sequence[pathlib.Path]) -> tuple[list[dict], list[dic
         paths = (each.glob('explain/*/*/localisation.csv') for each in learned.folders(folder))
         for path in sorted(itertools.chain.from_iterable(paths)):
             label_name, model = (urllib.parse.unquote(part) for part in path.parts[-3:-1])
-            encoder = learned.named(folder.name, path.parents[3])
+            own = path.parents[3]
+            if not (learned.classifier(own, label_name, model) / 'predictions.csv').exists():
+                continue  # of networks that have been replaced
+            encoder = learned.named(folder.name, own)
             told = {'encoder': encoder, 'label_name': label_name, 'model': model}
             rows += [{**row, **told} for row in localisation.read_rows(path)]
             if (detected := path.with_name('detections.csv')).exists():

@@ -20,7 +20,7 @@ from nic_jax import (
 )
 from nic_jax.classifiers.cross_validation import Dataset
 from nic_jax.compression.compress import grid_path
-from nic_jax.compression.settings import CompressSettings, differences, request
+from nic_jax.compression.settings import CompressSettings, differences, encoder_attributes, request
 from nic_jax.encoders.encoder import Encoder
 from nic_jax.grids import VERSIONS, Grid, GridError, GridLike, schema
 from nic_jax.grids import open as open_grid
@@ -65,10 +65,7 @@ def check_labels(
     """
     tuned = [encoder for encoder in encoders if encoder.learned_from]
     # Of slides that are gone, the grids tell when they are read.
-    sources = [
-        workdir.fingerprint(entry.path)['fingerprint'] if tuned and entry.path.exists() else ''
-        for entry in found
-    ]
+    sources = [_source(entry, None) if tuned else '' for entry in found]
     for label, task in options.labels(config):
         targets, _, has_label = _targets(config, found, label, task)
         split = _folds(config, found, label, task, targets, has_label)
@@ -93,7 +90,11 @@ def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Datase
     attributes = present[0].attributes
     turned = attributes['encoder']['turn_invariant'] or present[0].layout_only
     shown = [found[index] for index in kept]
-    sources = [grid.attributes['source']['fingerprint'] for grid in present]
+    # Those without a grid tell of their cases too.
+    sources = [
+        _source(entry, grid) if encoder.learned_from else ''
+        for entry, grid in zip(found, grids, strict=True)
+    ]
     common = {
         'grids': _as_read(config, present),
         'case_ids': [entry.case_id for entry in shown],
@@ -107,8 +108,8 @@ def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Datase
         targets, class_names, has_label = _targets(config, found, label, task)
         split = _folds(config, found, label, task, targets, has_label)
         split = _with_grids(split, np.flatnonzero(has_label), kept, home / name)
-        tested = [fold.test for fold in split]
-        hold_outs.check_unseen(encoder, shown, sources, tested, options.only_folds(config))
+        tested = [kept[fold.test] for fold in split]
+        hold_outs.check_unseen(encoder, found, sources, tested, options.only_folds(config))
         made.append(
             Dataset(
                 label_name=label,
@@ -121,6 +122,13 @@ def datasets(config: Config, home: pathlib.Path, name: str) -> tuple[list[Datase
             )
         )
     return made, len(kept) == len(found)
+
+
+def _source(entry: cohort.SlideEntry, grid: Grid | None) -> str:
+    """The fingerprint of a slide's file, as far as it is known."""
+    if grid is not None:
+        return grid.attributes['source']['fingerprint']
+    return workdir.fingerprint(entry.path)['fingerprint'] if entry.path.exists() else ''
 
 
 def _identity(config: Config, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,7 +252,7 @@ def _open_grids(
 ) -> list[Grid | None]:
     """Opens the grids that are there and are what is asked for; notes the others as failures.
 
-    Where a slide is not at hand any more, its grid is taken as it is.
+    Where a slide is not at hand any more, its grid is taken as it is, but for the encoder.
     """
     grids: list[Grid | None] = []
     for entry in found:
@@ -253,10 +261,11 @@ def _open_grids(
         try:
             path = grid_path(home / name, entry.slide_id)
             grid = open_grid(path, layout_only=config.classifier.turn_grids)
+            wanted = {'encoder': encoder_attributes(encoder)}
             if entry.path.exists():
                 wanted = request(entry, encoder, settings)
-                if differing := differences(grid.attributes, wanted):
-                    raise GridError(schema.other_settings(path, differing))
+            if differing := differences(grid.attributes, wanted):
+                raise GridError(schema.other_settings(path, differing))
             if not grid.encoded.any():
                 grid, reason = None, 'its grid has no tissue'
         except GridError as error:

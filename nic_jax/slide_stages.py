@@ -65,12 +65,18 @@ def check_encoders(config: Config) -> list[Encoder]:
     """Loads the encoders that are given, where a stage is asked for that needs them.
 
     Raises:
-        ValueError: One that cannot be had, or takes no such patches.
+        ValueError: One that cannot be had, or takes no such patches, or two of the same name.
     """
     if set(config.stages) <= {'slides'}:
         return []
-    trained, given = trained_here(config), []
-    for asked in asked_encoders(config):
+    trained, given, asked_for = trained_here(config), [], asked_encoders(config)
+    folders = [asked.folder for asked in asked_for]
+    if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
+        raise ValueError(
+            f'--config.encoder={config.encoder} has several that are called {", ".join(twice)}; '
+            'compare them in workdirs of their own'
+        )
+    for asked in asked_for:
         if asked.named not in trained:
             encoder = asked.load(None)
             encoder.check_input(asked.settings.patch_size, channels=3)

@@ -419,18 +419,25 @@ def test_an_encoder_is_tuned_with_its_classifier(program, slides, tmp_path):
         [row[key] for key in keys] for row in frozen
     ]
     best = load_encoder(str(tuned / 'seed_0' / 'fold_1'))
-    assert (best.network, best.name) == (network, 'small-tuned')
-    # It serves for other slides, and for what its own fold tests: this is said.
-    refused = program.run(
-        tmp_path / 'other',
+    assert best.network == network
+    assert best.name == f'small-tuned-{best.sha256()[:6]}'
+    # It serves for other slides, and for what its own fold tests: this is said, and done.
+    other = (
         'cohort.py:debug',
         f'--config.encoder={tuned / "seed_0" / "fold_1"}',
         '--config.tissue.mpp=2',
+        '--config.classifier.seeds=(0,)',
+        '--stages=compress,classify',
         *learn(slides / 'slides.csv', 'grade'),
-        status=2,
     )
-    assert 'encoder small-tuned was fine-tuned with the labels of hold-outs: fold 0' in refused
+    refused = program.run(tmp_path / 'other', *other, status=2)
+    assert f'encoder {best.name} was fine-tuned with the labels of hold-outs: fold 0' in refused
     assert '--config.cohort.only_folds="(1,)"' in refused
+    program.run(tmp_path / 'other', *other, '--config.cohort.only_folds=(1,)')
+    again = read_csv(tmp_path / 'other' / best.name / 'classifier/grade/spatial/predictions.csv')
+    assert {row['slide_id'] for row in again if row['subset'] == 'test'} == {
+        row['slide_id'] for row in rows if (row['subset'], row['fold']) == ('test', '1')
+    }
     table = read_csv(home / 'report' / 'table.csv')
     assert {row['encoder'] for row in table} == {'small', 'small, fine-tuned'}
     # Each slide is explained by its own fold's pair: these are the maps of its codes.

@@ -28,9 +28,7 @@ from nic_jax.finetuning import (
     Patches,
     adapt,
     batch_value_and_gradient,
-    choose_form,
     device_form,
-    device_memory,
     everything,
     last_layers,
     per_patch,
@@ -513,22 +511,6 @@ def check_devices():
 
 
 # ---- Small parts -------------------------------------------------------------------------------
-
-
-def test_the_form_follows_size_and_says_so():
-    form, sentence = choose_form(1000, 2**20, 8 * 2**30)
-    assert form == 'device'
-    assert '1000 patches lie on the device, since they fit' in sentence
-    assert '(0.977 GiB, 2 GiB at most)' in sentence
-    form, sentence = choose_form(3000, 2**20, 8 * 2**30)
-    assert form == 'streamed'
-    assert 'are read twice from the host, since they do not fit' in sentence
-    form, sentence = choose_form(3000, 2**20, 8 * 2**30, forced='device')
-    assert form == 'device'
-    assert 'as asked for; they do not fit' in sentence
-    with pytest.raises(ValueError, match="forced='gpu' must be one of device, streamed"):
-        choose_form(1, 1, 1, forced='gpu')
-    assert device_memory(devices.data_mesh()) > 2**30
 
 
 def test_cells_in_chunks():

@@ -12,6 +12,8 @@ from slide_files import tissue_image, write_pyramid
 
 import nic_jax.grids
 from nic_jax.classifiers.batches import Draw, Examples
+from nic_jax.classifiers.losses import validation
+from nic_jax.classifiers.prediction import predict
 from nic_jax.classifiers.trained import TrainSettings, load_trained
 from nic_jax.classifiers.training import train
 from nic_jax.cohort import SlideEntry
@@ -35,6 +37,10 @@ SETTINGS = FinetuneSettings(
     steps=4, slides=2, chunk=8, hold=1, warmup=1, valid_every=2, checkpoint_every=1,
     encoder_rate=1e-3, classifier_rate=1e-3,
 )  # fmt: skip
+
+
+# What it trains on gets better in a few steps.
+BETTER = dataclasses.replace(SETTINGS, hold=0, encoder_rate=3e-3, patience=9, steps=6)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -165,23 +171,26 @@ def test_a_crop_is_of_the_patches_that_its_codes_are_of(cohort, version):
 def test_crops_share_the_pixels_that_are_kept_in_memory(cohort, monkeypatch):
     kept = dataclasses.replace(cohort.pixels[1], cache=PixelCache(1 << 20))
     straight = dataclasses.replace(kept, cache=PixelCache(0))
-    draws = [Draw(0, top, left, version=3) for top, left in ((0, 0), (2, 1), (-1, 3))]
-    wanted = [straight.crop(draw, size=4) for draw in draws]
-    expected = [patches.read(0, len(patches.cells)) for patches in wanted]
+    kept.keep()
+    straight.keep()  # there is no room
 
-    def check():
-        for draw, theirs, pixels in zip(draws, wanted, expected, strict=True):
-            patches = kept.crop(draw, size=4)
-            np.testing.assert_array_equal(patches.cells, theirs.cells)
-            for start in (2, 0):
-                read = patches.read(start, len(patches.cells))
-                np.testing.assert_array_equal(read, pixels[start:])
+    def all_of(pixels, top, left, size, start=0):
+        patches = pixels.crop(Draw(0, top, left, version=3), size=size)
+        return patches.cells[start:], patches.read(start, len(patches.cells))
 
-    check()
+    inner = [(0, 0, 4), (2, 1, 4), (1, 2, 3)]
+    expected = [all_of(straight, *place) for place in inner]
+    for start in (2, 0):  # some of it, then all
+        for found, theirs in zip(
+            all_of(kept, -1, -1, 9, start), all_of(straight, -1, -1, 9, start), strict=True
+        ):
+            np.testing.assert_array_equal(found, theirs)
     monkeypatch.setattr(stream, 'read_cells', lambda *_: pytest.fail('was read before'))
-    check()
+    for place, theirs in zip(inner, expected, strict=True):
+        for found, other in zip(all_of(kept, *place), theirs, strict=True):
+            np.testing.assert_array_equal(found, other)
     with pytest.raises(pytest.fail.Exception, match='was read before'):
-        straight.crop(draws[0], size=4).read(0, 1)
+        all_of(straight, *inner[0])
 
 
 def test_new_codes_are_those_of_compressing(cohort):
@@ -212,6 +221,14 @@ def test_the_result_is_an_ordinary_encoder_and_classifier(cohort, base, tmp_path
     assert_equal(again, tuned)
 
 
+def learned(tuned):
+    """What each step and validation gave; the last weights tell in it, whichever are kept."""
+    return [
+        (record['step'], record['loss'], record['valid_loss'])
+        for record in tuned.classifier.history
+    ]
+
+
 def test_a_training_that_is_broken_off_goes_on_to_the_same_weights(cohort, base, tmp_path):
     whole = tune(cohort, base, tmp_path / 'whole')
 
@@ -222,7 +239,11 @@ def test_a_training_that_is_broken_off_goes_on_to_the_same_weights(cohort, base,
     with pytest.raises(KeyboardInterrupt):
         tune(cohort, base, tmp_path / 'broken', report=stop)
     assert not (tmp_path / 'broken' / 'classifier.json').exists()
-    assert_equal(tune(cohort, base, tmp_path / 'broken'), whole)
+    # What is of memory alone may be less then.
+    less = dataclasses.replace(SETTINGS, cache_gb=0.0)
+    again = tune(cohort, base, tmp_path / 'broken', less)
+    assert_equal(again, whole)
+    assert learned(again) == learned(whole)
 
 
 def test_the_form_and_the_chunk_decide_nothing(cohort, base, tmp_path):
@@ -231,11 +252,15 @@ def test_the_form_and_the_chunk_decide_nothing(cohort, base, tmp_path):
             cohort,
             base,
             tmp_path / f'{form}{chunk}',
-            dataclasses.replace(SETTINGS, form=form, chunk=chunk, augmentation='light'),
+            dataclasses.replace(BETTER, form=form, chunk=chunk),
+            validated=range(8),
         )
         for form, chunk in (('device', 8), ('streamed', 8), ('device', 24))
     ]
+    assert found[0].classifier.best_epoch  # or the weights were those that it began with
     for other in found[1:]:
+        for ours, theirs in zip(learned(found[0])[1:], learned(other)[1:], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3)
         # Sums in another order, and Adam, which divides by the size of the gradient.
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=3e-4),
@@ -245,11 +270,12 @@ def test_the_form_and_the_chunk_decide_nothing(cohort, base, tmp_path):
 
 
 def test_the_encoder_is_kept_still_first_and_batch_norm_always(cohort, base, tmp_path):
-    held = dataclasses.replace(SETTINGS, hold=4, classifier_rate=1e-2)
-    tuned = tune(cohort, base, tmp_path / 'held', held)
+    # Still in five steps, and thrown far off in the sixth.
+    held = dataclasses.replace(BETTER, hold=4, steps=6, valid_every=1, encoder_rate=1e3)
+    tuned = tune(cohort, base, tmp_path / 'held', held, validated=range(8))
+    assert 0 < tuned.classifier.best_epoch <= 5
     assert not changed(cohort.encoder.variables, tuned.encoder.variables)
-    free = dataclasses.replace(SETTINGS, hold=0, encoder_rate=3e-3, patience=9, steps=6)
-    tuned = tune(cohort, base, tmp_path / 'free', free, validated=range(8))
+    tuned = tune(cohort, base, tmp_path / 'free', BETTER, validated=range(8))
     assert tuned.classifier.best_epoch  # what it trains on gets better
     names = changed(cohort.encoder.variables, tuned.encoder.variables)
     assert any('conv_0' in name for name in names)
@@ -258,12 +284,45 @@ def test_the_encoder_is_kept_still_first_and_batch_norm_always(cohort, base, tmp
 
 def test_last_layers_and_adapters_leave_the_rest(cohort, base, tmp_path):
     for part, allowed in (('last:1', 'code'), ('lora:2', 'kernel')):
-        settings = dataclasses.replace(SETTINGS, encoder_trains=part, hold=0, encoder_rate=1e-2)
-        tuned = tune(cohort, base, tmp_path / part.replace(':', ''), settings)
+        settings = dataclasses.replace(BETTER, encoder_trains=part)
+        folder = tmp_path / part.replace(':', '')
+        tuned = tune(cohort, base, folder, settings, validated=range(8))
         names = changed(cohort.encoder.variables, tuned.encoder.variables)
+        assert names
         assert all(allowed in name for name in names)
         read = read_encoder(tmp_path / part.replace(':', ''))  # adapters are merged
         assert read.network == cohort.encoder.network
+
+
+def test_it_stops_without_patience_and_keeps_the_best(cohort, base, tmp_path):
+    thrown = dataclasses.replace(SETTINGS, classifier_rate=1e3, steps=40, valid_every=1, patience=2)
+    tuned = tune(cohort, base, tmp_path / 'fold', thrown)
+    losses = [record['valid_loss'] for record in tuned.classifier.history]
+    best = int(np.argmin(losses))
+    assert tuned.classifier.best_epoch == best < 38
+    assert len(losses) == best + 1 + 2  # two without a better one
+    encode = functools.partial(tuned.encoder.apply, tuned.encoder.variables)
+    valid = cohort.examples(range(8, 12))
+    outputs = [
+        predict(tuned.classifier, [encode_slide(cohort.pixels[n], encode, versions=1, chunk=8)],
+                versions=(0,), crops=tuned.classifier.settings.valid_crops)
+        for n in range(8, 12)
+    ]  # fmt: skip
+    kept, _ = validation(
+        np.concatenate(outputs), valid.targets, 'classification', case_ids=valid.case_ids
+    )
+    assert kept == pytest.approx(losses[best], rel=1e-5)
+
+
+def test_what_cannot_be_leaves_no_folder_behind(cohort, base, tmp_path):
+    few = dataclasses.replace(SETTINGS, slides=9)
+    with pytest.raises(ValueError, match=r'8 training cases .*finetune\.slides to 8 at most'):
+        tune(cohort, base, tmp_path / 'fold', few, task='survival')
+    with pytest.raises(ValueError, match='count=9 must be from 1 to the'):
+        tune(
+            cohort, base, tmp_path / 'fold', dataclasses.replace(SETTINGS, encoder_trains='last:9')
+        )
+    assert not (tmp_path / 'fold').exists()
 
 
 def test_half_precision_trains_weights_in_single(cohort, base, tmp_path):

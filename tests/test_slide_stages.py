@@ -14,6 +14,7 @@ from slide_files import tissue_image, write_pyramid
 from nic_jax import checks, options, slide_encoders, slide_stages, stages
 from nic_jax.classifiers.models import network_fields
 from nic_jax.cohort import CohortError
+from nic_jax.compression.compress import grid_path
 from nic_jax.encoders.mean_rgb import mean_rgb
 from nic_jax.evaluation import predictions
 from nic_jax.grids import GridError
@@ -195,6 +196,47 @@ def test_hold_outs_that_the_encoder_has_learned_from_are_refused(table, home, mo
     checks.check(config)
     datasets, complete = slide_stages.datasets(config, home, ENCODER)
     assert (len(datasets), complete) == (1, True)
+    gone = load_config(home / 'gone.csv')  # a table of the same slides, whose files are not there
+    shutil.copy(table, home / 'gone.csv')
+    checks.check(gone)
+    with pytest.raises(CohortError, match=refusal):
+        stages.classify(gone, home, overwrite=False)
+
+
+def test_grids_of_another_encoder_are_refused_without_the_slides(table, home, monkeypatch):
+    other = dataclasses.replace(mean_rgb(), network={'kind': 'another'})
+    monkeypatch.setattr(slide_encoders, 'load_encoder', lambda named: other)
+    shutil.copy(table, home / 'gone.csv')
+    with pytest.raises(GridError, match='holds no grid of these slides'):
+        slide_stages.datasets(load_config(home / 'gone.csv'), home, ENCODER)
+    reasons = (home / 'failures.csv').read_text()
+    assert 'was made with other settings (encoder: stored' in reasons
+
+
+def test_a_slide_without_a_grid_tells_that_its_case_is_known(table, home, monkeypatch, tmp_path):
+    print_of_s0 = fingerprint(table.parent / 's0.tif')['fingerprint']
+    tuned = dataclasses.replace(mean_rgb(), learned_from=(print_of_s0,))
+    monkeypatch.setattr(slide_encoders, 'load_encoder', lambda named: tuned)
+    with table.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row['path'] = str(table.parent / row['path'])
+        row['case_id'] = 'p' if row['slide_id'] in ('s0', 's6') else row['slide_id']
+        if row['slide_id'] == 's0':
+            row |= {LABEL: '', 'fold_0': '', 'fold_1': ''}
+    with (tmp_path / 'cases.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    shutil.rmtree(grid_path(home / ENCODER, 's0'))
+    with pytest.raises(CohortError, match='such as s6'):
+        slide_stages.datasets(load_config(tmp_path / 'cases.csv'), home, ENCODER)
+
+
+def test_two_encoders_of_one_name_are_refused(table):
+    config = load_config(table, encoder='mean_rgb,mean_rgb')
+    with pytest.raises(ValueError, match='has several that are called mean_rgb-p16'):
+        checks.check(config)
 
 
 def test_labels_of_what_all_folds_test_decide_nothing(table, learned, untrainable, tmp_path):

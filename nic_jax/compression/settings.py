@@ -84,15 +84,20 @@ def request(entry: SlideEntry, encoder: Encoder, settings: CompressSettings) -> 
         'allow_upsampling': settings.allow_upsampling,
         'tissue': tissue,
         'encode_all': settings.encode_all,
-        'encoder': {
-            'name': encoder.name,
-            'sha256': encoder.sha256(),
-            'code_size': encoder.code_size,
-            'input': [list(pair) for pair in encoder.inputs],
-            'turn_invariant': encoder.turn_invariant,
-        },
+        'encoder': encoder_attributes(encoder),
         'versions': stored_versions(encoder, settings),
         'precision': settings.precision,
+    }
+
+
+def encoder_attributes(encoder: Encoder) -> dict[str, Any]:
+    """What a grid says of its encoder."""
+    return {
+        'name': encoder.name,
+        'sha256': encoder.sha256(),
+        'code_size': encoder.code_size,
+        'input': [list(pair) for pair in encoder.inputs],
+        'turn_invariant': encoder.turn_invariant,
     }
 
 

@@ -22,19 +22,18 @@ batch norm uses its running statistics, in both networks: a step sees one slide.
 """
 
 from nic_jax.finetuning.batches import batch_value_and_gradient
+from nic_jax.finetuning.choice import choose_form, device_memory
 from nic_jax.finetuning.gradients import (
     COTANGENT,
     Form,
     Networks,
     Patches,
     Result,
-    choose_form,
-    device_memory,
     per_patch,
 )
 from nic_jax.finetuning.on_device import device_form
 from nic_jax.finetuning.streamed import streamed_form
-from nic_jax.finetuning.trainable import adapt, everything, last_layers, matching, merge, split
+from nic_jax.finetuning.trainable import adapt, everything, last_layers, merge, split
 
 __all__ = [
     'COTANGENT',
@@ -49,7 +48,6 @@ __all__ = [
     'device_memory',
     'everything',
     'last_layers',
-    'matching',
     'merge',
     'per_patch',
     'split',

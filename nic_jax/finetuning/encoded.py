@@ -1,12 +1,13 @@
 """Slides as an encoder that is being trained sees them: grids in memory."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable
 
-import jax
 import numpy as np
+from jax import Array
 
 from nic_jax.classifiers.batches import Draw
 from nic_jax.finetuning.pixels import Pixels
@@ -15,7 +16,7 @@ from nic_jax.grids.reading import overlap
 from nic_jax.prefetch import map_ahead
 
 _WORKERS = 2  # threads that read: encoding takes longer than decoding
-Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [B, P, P, channels] -> [B, C]
+Encode = Callable[[np.ndarray], Array]  # uint8 [B, P, P, channels] -> [B, C]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,14 +76,23 @@ def encode_slide(pixels: Pixels, encode: Encode, *, versions: int, chunk: int) -
         part = patches.read(start, min(start + chunk, count))
         return np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
 
-    starts, found = range(0, count, chunk), []
+    codes, running = None, collections.deque()
+
+    def keep(start: int, found: list[Array]) -> None:
+        nonlocal codes
+        if codes is None:
+            codes = np.zeros((versions, *pixels.encoded.shape, found[0].shape[-1]), np.float32)
+        here = slice(start, min(start + chunk, count))
+        for version, each in enumerate(found):
+            codes[version, rows[here], columns[here]] = np.asarray(each)[: here.stop - start]
+
+    starts = range(0, count, chunk)
     parts = map_ahead(read, starts, workers=_WORKERS, ahead=_WORKERS + 1)
     with contextlib.closing(parts):
-        for part in parts:
+        for start, part in zip(starts, parts, strict=True):
             turned = (turn(part, version, axes=(1, 2)) for version in range(versions))
-            found.append([encode(np.ascontiguousarray(each)) for each in turned])
-            jax.block_until_ready(found[-2:][0])  # one chunk waits behind the running one
-    by_patch = np.concatenate([np.stack(codes) for codes in found], axis=1)[:, :count]
-    codes = np.zeros((versions, *pixels.encoded.shape, by_patch.shape[-1]), np.float32)
-    codes[:, rows, columns] = by_patch
+            running.append((start, [encode(np.ascontiguousarray(each)) for each in turned]))
+            if len(running) > 1:  # one chunk waits behind the running one
+                keep(*running.popleft())
+    keep(*running.popleft())
     return EncodedGrid(pixels.slide_id, pixels.encoded, codes)

@@ -4,7 +4,6 @@ S chunks of B patches of P×P px; a crop of R×R cells, codes of C features; K o
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 
 from nic_jax.classifiers.losses import data_loss
 from nic_jax.finetuning.trainable import merge
@@ -20,10 +18,6 @@ from nic_jax.patches.augmentation import Augmentation, augment
 
 Tree = Mapping[str, Any]  # nested dicts of arrays; {'encoder': …, 'classifier': …} outermost
 COTANGENT = 'cotangent'  # as a task: the target [K] is the derivative of a loss by the outputs
-FORMS = ('device', 'streamed')
-# Of the devices' memory, for the pixels of a crop: those of the next one lie beside them already,
-# and the other half is for the classifier and for the work on a chunk.
-_SHARE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,43 +94,6 @@ def per_patch(settings: Augmentation) -> Callable[[Array, Array], Array] | None:
     if settings == Augmentation():
         return None
     return lambda key, patch: 255 * augment(key, patch[None].astype(jnp.float32) / 255, settings)[0]
-
-
-def device_memory(mesh: Mesh) -> int:
-    """Bytes that the devices have together; the machine's where they are its processors."""
-    told = [device.memory_stats() for device in mesh.devices.flat]
-    if all(told):
-        return sum(stats['bytes_limit'] for stats in told)
-    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-
-
-def choose_form(
-    patches: int, patch_bytes: int, memory: int, *, forced: str | None = None
-) -> tuple[str, str]:
-    """Chooses a form for crops of up to so many patches.
-
-    Args:
-        patches: N, at most.
-        patch_bytes: Of the pixels of one.
-        memory: Bytes that the devices have together.
-        forced: One of `FORMS`, or None.
-
-    Returns:
-        One of `FORMS`, and a sentence that says which and why.
-    """
-    if forced not in (None, *FORMS):
-        raise ValueError(f'{forced=} must be one of {", ".join(FORMS)}, or None')
-    needed, room = patches * patch_bytes, int(_SHARE * memory)
-    fits = needed <= room
-    form = forced or ('device' if fits else 'streamed')
-    where = 'lie on the device' if form == 'device' else 'are read twice from the host'
-    why = 'as asked for; they ' if forced else 'since they '
-    sizes = f'{needed / 2**30:.3g} GiB, {room / 2**30:.3g} GiB at most'
-    verdict = 'fit' if fits else 'do not fit'
-    return form, (
-        f'{form}: the pixels of {patches} patches {where}, {why}{verdict} in a quarter of the '
-        f'memory ({sizes})'
-    )
 
 
 def chunk_cells(cells: np.ndarray, *, chunk: int, steps: int, crop: int) -> np.ndarray:

@@ -36,7 +36,7 @@ class ImagePixels:
 
     @property
     def source(self) -> str:
-        """There is no file: the numbers that it is drawn from."""
+        """There is no file: the numbers that it is drawn from, in a study with these digits."""
         return f'{self.seed}/{self.index}'
 
     @property
@@ -51,6 +51,9 @@ class ImagePixels:
 
     def check(self) -> None:
         """Nothing can be missing: an image is drawn."""
+
+    def keep(self) -> None:
+        """Keeps nothing: drawing is quick."""
 
     def crop(self, draw: Draw, *, size: int) -> Patches:
         """The patches of a crop, upright, and the places of their codes in it."""

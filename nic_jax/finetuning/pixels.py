@@ -20,7 +20,7 @@ class Pixels(Protocol):
 
     Attributes:
         slide_id: Its name.
-        source: What tells it from all others, whatever they are called: its file's fingerprint.
+        source: Its file's fingerprint, whatever it is called; see `Encoder.learned_from`.
         encoded: Cells that are encoded, bool `[H, W]`.
         patch_shape: P, P, channels.
         turns_patches: Whether a version turns each patch with the layout, or the layout alone. A
@@ -41,6 +41,9 @@ class Pixels(Protocol):
             ValueError: It cannot.
         """
 
+    def keep(self) -> None:
+        """Keeps in memory what is read of it from now on, where there is room for all of it."""
+
     def crop(self, draw: Draw, *, size: int) -> Patches:
         """The patches of a crop, and the places of their codes in it.
 
@@ -57,22 +60,24 @@ class PixelCache:
         """Takes at most `budget` bytes."""
         self._left, self._kept, self._lock = budget, {}, threading.Lock()
 
-    def reader(self, key: Any, shape: tuple[int, ...], numbers: np.ndarray, read: Read) -> Read:
-        """What reads some patches of an image: from memory, once they were read, where all fit.
+    def keep(self, key: Any, shape: tuple[int, ...]) -> None:
+        """Makes room for all patches of an image, `[N, P, P, channels]`, where there is some."""
+        with self._lock:
+            if key not in self._kept and math.prod(shape) <= self._left:
+                self._left -= math.prod(shape)
+                self._kept[key] = np.empty(shape, np.uint8), np.zeros(shape[0], bool)
+
+    def reader(self, key: Any, numbers: np.ndarray, read: Read) -> Read:
+        """What reads some patches of an image: from memory, once they were read, where it has room.
 
         Args:
             key: Of the image.
-            shape: Of all its patches, `[N, P, P, channels]`.
-            numbers: Which of them are read, int `[n]`.
+            numbers: Which of its patches, int `[n]`.
             read: From the image, by places in `numbers`.
         """
-        with self._lock:
-            if key not in self._kept:
-                if math.prod(shape) > self._left:
-                    return read
-                self._left -= math.prod(shape)
-                self._kept[key] = np.empty(shape, np.uint8), np.zeros(shape[0], bool)
-            pixels, known = self._kept[key]
+        if key not in self._kept:
+            return read
+        pixels, known = self._kept[key]
 
         def kept(start: int, stop: int) -> np.ndarray:
             wanted = numbers[start:stop]

@@ -1,8 +1,9 @@
 """How an encoder and a classifier are trained together."""
 
 import dataclasses
+from typing import Any
 
-from nic_jax.finetuning.gradients import FORMS
+from nic_jax.finetuning.choice import FORMS
 from nic_jax.patches.augmentation import PRESETS
 
 PRECISIONS = ('float32', 'bfloat16')
@@ -19,9 +20,9 @@ class FinetuneSettings:
         chunk: B, patches encoded at a time, divisible by the number of devices.
         encoder_rate: Learning rate of the encoder.
         classifier_rate: Of the classifier.
-        hold: Steps in which the encoder is kept still.
+        hold: Steps in which the encoder is kept still; at least two must follow.
         warmup: Steps in which a rate rises from 0, the encoder's after `hold`.
-        weight_decay: Decoupled from the gradient, of both networks' kernels.
+        weight_decay: Decoupled from the gradient, of both networks' kernels; not of adapters.
         clip: Largest norm of the gradient of each network.
         encoder_trains: 'all', 'last:N' (its last N layers), or 'lora:R' (adapters of rank R).
         form: 'device' or 'streamed'; None chooses by size.
@@ -56,11 +57,17 @@ class FinetuneSettings:
         for name in ('steps', 'slides', 'chunk', 'valid_every', 'patience', 'checkpoint_every'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}={getattr(self, name)} must be at least 1')
-        for name in ('hold', 'warmup', 'weight_decay', 'cache_gb'):
+        for name in ('hold', 'warmup', 'weight_decay', 'cache_gb', 'classifier_rate'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name}={getattr(self, name)} must not be negative')
-        if not self.clip > 0:
-            raise ValueError(f'clip={self.clip} must be more than 0')
+        for name in ('clip', 'encoder_rate'):
+            if not getattr(self, name) > 0:
+                raise ValueError(f'{name}={getattr(self, name)} must be more than 0')
+        if self.hold + 1 >= self.steps:  # the first rate after `hold` is 0 still
+            raise ValueError(
+                f'with hold={self.hold} of steps={self.steps} the encoder would never be trained: '
+                f'set hold to {max(0, self.steps - 2)} at most, or train for more steps'
+            )
         if self.form not in (None, *FORMS):
             raise ValueError(f'form={self.form!r} must be one of {", ".join(FORMS)}, or None')
         if self.precision not in PRECISIONS:
@@ -86,3 +93,14 @@ class FinetuneSettings:
             f'encoder_trains={self.encoder_trains!r} must be all, last:N or lora:R, N and R from 1 '
             'on'
         )
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what is learned, but for rounding.
+
+        Others are of memory, and may change when a broken training is taken up again.
+        """
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in ('chunk', 'form', 'cache_gb')
+        }

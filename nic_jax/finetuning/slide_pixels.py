@@ -94,6 +94,10 @@ class SlidePixels:
                 'of the table, or bring its file back'
             ) from error
 
+    def keep(self) -> None:
+        """Makes room for its pixels in the cache."""
+        self.cache.keep(self.slide_id, (int(self.encoded.sum()), *self.patch_shape))
+
     def crop(self, draw: Draw, *, size: int) -> Patches:
         """The patches of a crop, and the places of their codes in it; both are turned alike."""
         inside = inside_crop(self.encoded, draw, size=size)
@@ -103,7 +107,6 @@ class SlidePixels:
         numbers = self.encoded.cumsum().reshape(self.encoded.shape) - 1
         pixels = self.cache.reader(
             self.slide_id,
-            (int(self.encoded.sum()), *self.patch_shape),
             numbers[tuple(cells.T)],
             lambda start, stop: self._read(cells[start:stop]),
         )

@@ -5,9 +5,8 @@ gradient or an optimizer's moments; `merge` makes one tree of them again. Only `
 never batch norm's running statistics or the codes' scaling.
 """
 
-import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -44,11 +43,6 @@ def last_layers(network: Mapping[str, Any], count: int) -> Callable[[str], bool]
         raise ValueError(f'{count=} must be from 1 to the {len(layers)} layers of the encoder')
     trained = {name for layer in layers[-count:] for name in layer}
     return lambda name: name.split('/')[0] in trained
-
-
-def matching(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Marks the parameters whose name any of the patterns fits: 'conv_3/*', '*/bias'."""
-    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def split(variables: Tree, trains: Callable[[str], bool]) -> tuple[Tree, Tree]:

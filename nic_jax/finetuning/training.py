@@ -5,7 +5,7 @@ import math
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +21,9 @@ from nic_jax.encoders.encoder import Encoder
 from nic_jax.encoders.storage import read_encoder, write_encoder
 from nic_jax.finetuning import trainable
 from nic_jax.finetuning.batches import batch_value_and_gradient
+from nic_jax.finetuning.choice import choose_form, device_memory
 from nic_jax.finetuning.encoded import EncodedGrid, encode_slide
-from nic_jax.finetuning.gradients import Networks, choose_form, device_memory, per_patch
+from nic_jax.finetuning.gradients import Networks, per_patch
 from nic_jax.finetuning.on_device import device_form
 from nic_jax.finetuning.optimization import divide, make_optimizer, update_of, without_encoder
 from nic_jax.finetuning.pixels import Pixels
@@ -85,10 +86,21 @@ def finetune(
         overwrite: Replace what other settings have left in `folder`.
 
     Raises:
-        ValueError: Nothing to train, or a folder made with other settings.
+        ValueError: Nothing to train, settings that do not go with the data or the devices, or a
+            folder made with others.
         FloatingPointError: The loss is not finite.
     """
     # ---- What is asked for --------------------------------------------------------------------
+    mesh = devices.data_mesh()
+    devices.check_divides(settings.chunk, mesh)
+    key, adapters = jax.random.split(jax.random.key(seed))
+    trained, frozen = divide(encoder, classifier, settings, adapters)
+    cases = len(train.slides_of_case)
+    if classifier.task == 'survival' and cases < settings.slides:
+        raise ValueError(
+            f'{cases} training cases are fewer than the {settings.slides} slides of a step, whose '
+            f'risk sets hold each case once: set --config.finetune.slides to {cases} at most'
+        )
     record = {
         'task': classifier.task,
         'classes': classifier.classes,
@@ -99,16 +111,15 @@ def finetune(
         'settings': dataclasses.asdict(classifier.settings),
         'identity': dict(identity or {}),
         'examples': {'train': train.fingerprint(), 'valid': valid.fingerprint()},
-        'finetuning': dataclasses.asdict(settings) | {'encoder': encoder.sha256()},
+        'finetuning': settings.deciding() | {'encoder': encoder.sha256()},
     }
     if begin(folder, record, overwrite=overwrite):
         return Tuned(read_encoder(folder), load_trained(folder))
     unfinished = folder / UNFINISHED
+    for pixels in [*train_pixels, *valid_pixels]:  # the first are read the most often
+        pixels.keep()
 
     # ---- What is trained ----------------------------------------------------------------------
-    mesh = devices.data_mesh()
-    key, adapters = jax.random.split(jax.random.key(seed))
-    trained, frozen = divide(encoder, classifier, settings, adapters)
     network, crop = classifier.network, classifier.settings.crop
     networks = Networks(
         encode=encoder.apply,
@@ -121,6 +132,7 @@ def finetune(
     most = max(int(each.encoded.sum()) for each in train_pixels)
     chosen, why = choose_form(
         min(most, crop**2),
+        settings.chunk,
         math.prod(train_pixels[0].patch_shape),
         device_memory(mesh),
         forced=settings.form,
@@ -152,8 +164,7 @@ def finetune(
     def validate(number: int, step: int) -> None:
         """Fills a line of the history, and keeps the weights where they are the best."""
         nonlocal best
-        now = _classifier(classifier, trained, frozen)
-        grids = [
+        grids = (
             encode_slide(
                 pixels,
                 lambda patches: encode(trained['encoder'], frozen['encoder'], patches),
@@ -161,8 +172,8 @@ def finetune(
                 chunk=settings.chunk,
             )
             for pixels in valid_pixels
-        ]
-        loss, metric = _validated(now, grids, valid)
+        )
+        loss, metric = _validated(_classifier(classifier, trained, frozen), grids, valid)
         if not np.isfinite(loss):
             raise FloatingPointError(f'the validation loss is {loss} at step {step}')
         if loss < np.min(history[:number, _VALID_LOSS], initial=np.inf):
@@ -225,7 +236,6 @@ def finetune(
     frozen = jax.device_get(frozen)
     tuned_encoder = dataclasses.replace(
         encoder,
-        name=f'{encoder.name}-tuned',
         variables=_host(trainable.merge(best['encoder'], frozen['encoder'])),
         learned_from=tuple(
             sorted(
@@ -233,6 +243,9 @@ def finetune(
             )
         ),
     )
+    # Those of other folds and labels have names of their own, and folders in a workdir.
+    name = f'{encoder.name}-tuned-{tuned_encoder.sha256()[:6]}'
+    tuned_encoder = dataclasses.replace(tuned_encoder, name=name)
     kept = history[~np.isnan(history[:, 0])]
     tuned = dataclasses.replace(
         _classifier(classifier, best, frozen),
@@ -256,9 +269,14 @@ def _host(tree):
     return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
-def _validated(classifier: Trained, grids: Sequence[EncodedGrid], valid: Examples):
-    """Loss and metric of validation slides, as of `classifiers.training`."""
-    outputs = predict(classifier, grids, versions=(0,), crops=classifier.settings.valid_crops)
+def _validated(classifier: Trained, grids: Iterable[EncodedGrid], valid: Examples):
+    """Loss and metric of validation slides, as of `classifiers.training`; one is held at a time."""
+    settings = {
+        'versions': (0,),
+        'crops': classifier.settings.valid_crops,
+        'batch': devices.data_mesh().size,  # few crops a slide: a larger one would be filled up
+    }
+    outputs = np.stack([predict(classifier, [grid], **settings)[0] for grid in grids])
     outputs = (outputs - classifier.offset) / classifier.scale
     return validation(
         outputs,
