@@ -325,6 +325,7 @@ def test_what_cannot_be_leaves_no_folder_behind(cohort, base, tmp_path):
     assert not (tmp_path / 'fold').exists()
 
 
+@pytest.mark.slow
 def test_half_precision_trains_weights_in_single(cohort, base, tmp_path):
     settings = dataclasses.replace(SETTINGS, precision='bfloat16', hold=0)
     tuned = tune(cohort, base, tmp_path / 'half', settings)
